@@ -1,0 +1,47 @@
+# Needs Python 3.11 or later and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+# Linux without a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cpu spares gigabytes of CUDA libraries.
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help:
+	@echo "make demo   train, export, index and query on MovieLens-100K"
+	@echo "make test   lint, types, tests, the built wheel"
+	@echo "make lint   ruff and mypy"
+	@echo "make bench  the benchmarks"
+
+# The stamp is newer than what it was made from, or it is made again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH_INDEX),)
+	$(PIP) install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch
+endif
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $@
+
+install: $(VENV)/installed
+
+demo: install
+	$(BIN)/twotower demo --out artifacts/demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy twotower.py train export retrieval tests benchmarks
+
+test: lint
+	$(BIN)/python -m pytest
+	PYTHON=$(BIN)/python .ci/wheel
+
+bench: install
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Export: two trained towers to ONNX files that take raw features."""

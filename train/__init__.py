@@ -1,0 +1,1 @@
+"""Training: tables to two towers, in Lightning."""

@@ -1,0 +1,102 @@
+"""The console command: gathers the stages' commands and loads each only when it is called."""
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from retrieval.console import set_verbosity
+from retrieval.errors import TwoTowerError
+
+__version__: Final = "0.1.0"
+
+# command -> module:attribute. The module, and whatever it imports, is loaded when the command is called.
+COMMANDS: Final = {
+    "demo": ("export.pipeline:demo", "The whole job on real data: fetch, train, export, index, evaluate, query."),
+    "fetch": ("train.commands:fetch", "Get a known public dataset as a dataset folder."),
+    "init": ("train.commands:init", "Look at your tables and write a commented config."),
+    "inspect": ("train.commands:inspect", "What is in the tables, before training."),
+    "run": ("export.pipeline:run", "Train, export, index and evaluate in one go."),
+    "train": ("train.fit:train", "Train the two towers."),
+    "export": ("export.commands:export", "Write the two towers as ONNX files that take raw features."),
+    "index": ("retrieval.index_commands:index", "Build, change and check the index of a bundle."),
+    "query": ("retrieval.query_commands:query", "The top k items for users, known or new."),
+    "similar": ("retrieval.query_commands:similar", "The items nearest to an item."),
+    "embed": ("retrieval.query_commands:embed", "Vectors of a table, through a tower."),
+    "evaluate": ("retrieval.evaluate_commands:evaluate", "The deployed path on held-out users, beside baselines."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows the names and one-line helps of its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name where there is none."""
+        from retrieval.errors import nearest
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f'no command "{args[0]}"{nearest(args[0], COMMANDS)}')
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="twotower")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only: no progress, no notes.")
+@click.option("-v", "--verbose", is_flag=True, help="More about what is being done.")
+def cli(quiet: bool, verbose: bool) -> None:
+    """Two towers, two ONNX files, one index: the retrieval stage of a recommender.
+
+    Example: twotower demo
+    """
+    set_verbosity(quiet=quiet, verbose=verbose)
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line. Exit codes: 0 done, 1 expected failure, 2 usage, 130 interrupted."""
+    try:
+        code = cli.main(args=args, prog_name="twotower", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except TwoTowerError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nobody to tell. Keep the interpreter from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {name}{error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
