@@ -60,7 +60,7 @@ class Feature:
 
     def to_json(self) -> dict[str, Any]:
         """The entry in `schema.json`. `missing` is null where the sentinel is NaN, which JSON cannot write."""
-        return {
+        entry: dict[str, Any] = {
             "name": self.name,
             "dtype": self.dtype,
             "shape": list(self.shape),
@@ -68,6 +68,9 @@ class Feature:
             "missing": "" if self.is_text else None,
             "max_length": self.max_length,
         }
+        if self.separator is not None:
+            entry["separator"] = self.separator  # for tables read later; a graph takes the list
+        return entry
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Feature":
@@ -78,7 +81,10 @@ class Feature:
         if max_length is not None and not isinstance(max_length, int):
             raise TypeError(f"input {name!r} has max_length {max_length!r}")
         size = int(shape[1]) if kind == "vector" else None
-        return cls(name=name, kind=kind, max_length=max_length, size=size)
+        separator = entry.get("separator")
+        if separator is not None and not isinstance(separator, str):
+            raise TypeError(f"input {name!r} has separator {separator!r}")
+        return cls(name=name, kind=kind, max_length=max_length, size=size, separator=separator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
