@@ -1,0 +1,73 @@
+"""Tables of every kind come in blocks, in order; a bad one is named."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrieval.errors import DataError
+from retrieval.tables import blocks
+
+ROWS = [{"id": f"{n}", "n": n, "t": "a,b\né"} for n in range(10)]
+
+
+def written(folder: Path, kind: str) -> Path:
+    table = pa.Table.from_pylist(ROWS)
+    path = folder / f"t.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+        return path
+    if "json" in kind:
+        text = "\n".join(json.dumps(row) for row in ROWS)
+    else:
+        mark = "\t" if "tsv" in kind else ","
+        text = mark.join(["id", "n", "t"]) + "\n"
+        text += "".join(f'{row["id"]}{mark}{row["n"]}{mark}"{row["t"]}"\n' for row in ROWS)
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if kind.endswith("gz") else data)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "jsonl", "ndjson", "csv.gz", "jsonl.gz", "CSV"])
+def test_every_kind_gives_the_same_rows_in_blocks(tmp_path: Path, kind: str) -> None:
+    read = list(blocks(written(tmp_path, kind), rows=4, types={"id": pa.string()}))
+    assert [block.num_rows for block in read] == [4, 4, 2]
+    assert [row for block in read for row in block.to_pylist()] == ROWS
+
+
+def test_a_key_may_appear_late(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": 2, "b": ["x"]}\n')
+    assert pa.concat_tables(blocks(path)).to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": ["x"]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", b"", "does not read as csv"),
+        ("t.csv", b"a,b\n", "the table has no rows"),
+        ("t.csv", b"a,b\n1\n", "does not read as csv"),
+        ("t.csv", b"n\nx\n", "does not read as csv"),
+        ("t.parquet", b"PAR1 but not really", "does not read as parquet"),
+        ("t.jsonl", b'{"a": 1}\n[2]\n', "line 2: expected an object, found list"),
+        ("t.jsonl", b'{"a": \n', "line 1"),
+        ("t.csv.gz", b"not gzip", "does not read as csv"),
+        ("t.xlsx", b"", "not a table by its suffix"),
+        ("t", b"", "not a table by its suffix"),
+    ],
+)
+def test_a_bad_table_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(blocks(path, types={"n": pa.float64()}))
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        list(blocks(tmp_path / "none.csv"))
