@@ -28,6 +28,7 @@ class Feature:
     max_length: history only: the newest items that count.
     size: vector only.
     separator: categories only: splits a text column; a column of lists needs none.
+    buckets: hash only: the rows that any text is spread over.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Feature:
     max_length: int | None = None
     size: int | None = None
     separator: str | None = None
+    buckets: int | None = None
 
     @property
     def is_text(self) -> bool:
