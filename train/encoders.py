@@ -1,0 +1,213 @@
+"""Encoders: profile and history -> the user's state after every item, all of them in one pass.
+
+The layout is shared by training and serving: histories run newest first and are padded at the end, so slot k of the
+history is the k-th newest item whatever the padding. A state is what is known up to and including its item; slot 0
+of the output is the profile alone, the state of a user without history.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from train.attention import BLOCKED, MultiHeadAttention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderShape:
+    """The sizes every encoder is built from. max_length: the longest history it will read."""
+
+    dim: int
+    layers: int
+    heads: int
+    dropout: float
+    max_length: int
+
+
+class Encoder(nn.Module):
+    """Base of all encoders of a user.
+
+    reads_history: false where only the profile counts.
+    causal: true where `forward` gives a state at every slot, so that all positions of a history train in one pass.
+        False where only `last` is meant; training then takes one cut of the history a pass.
+    ordered: false where the order of the history changes nothing.
+    """
+
+    reads_history = True
+    causal = True
+    ordered = True
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """Give the state at every slot.
+
+        profile: (batch, dim); history: (batch, k, dim), newest first; mask: (batch, k) bool, true where an item is.
+        Returns (batch, 1 + k, dim), of any length; what stands at padded slots means nothing.
+        """
+        raise NotImplementedError
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """Give the state after the newest item, the profile's where there is none: (batch, dim)."""
+        states = self(profile, *padded(history, mask))
+        return newest(states, mask)
+
+
+class Block(nn.Module):
+    """One causal block: attention with a bias by distance, then a network a slot, each beside a short cut (pre-norm)."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        dim, self.max_length = shape.dim, shape.max_length
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = MultiHeadAttention(dim, shape.heads, dropout=shape.dropout)
+        # Row d: the key is d items older than the query; the last row: the key is the profile.
+        self.distance_bias = nn.Parameter(torch.zeros(shape.max_length + 1, shape.heads))
+        self.network_norm = nn.LayerNorm(dim)
+        self.network = nn.Sequential(
+            nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(shape.dropout), nn.Linear(2 * dim, dim)
+        )
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, states: Tensor, mask: Tensor, *, only_first: int | None = None) -> Tensor:
+        """states: (batch, 1 + k, dim), the profile's and the items', newest first; mask: (batch, k).
+
+        only_first: how many slots are wanted; all if None. Returns (batch, slots, dim).
+        """
+        normed = self.attention_norm(states)
+        wanted = states if only_first is None else states[:, :only_first]
+        bias = self._bias(wanted.shape[1], states.shape[1], states.device)  # (heads, slots, 1 + k)
+        present = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)  # (batch, 1 + k)
+        read = self.attention(normed[:, : wanted.shape[1]], normed, padding=~present, bias=bias)
+        wanted = wanted + self.dropout(read)
+        return wanted + self.dropout(self.network(self.network_norm(wanted)))
+
+    def _bias(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """The learned bias where a slot may read another, BLOCKED where that one is newer. (heads, queries, keys)."""
+        query = torch.arange(queries, device=device)[:, None]
+        key = torch.arange(keys, device=device)[None, :]
+        profile = key == 0
+        distance = torch.where(profile, self.max_length, (key - query).clamp(0, self.max_length - 1))
+        newer = ~profile & ((key < query) | (query == 0))
+        bias = rearrange(self.distance_bias[distance], "q k h -> h q k")
+        return bias.masked_fill(newer, BLOCKED)
+
+
+class Attention(Encoder):
+    """Causal self-attention over [profile, items] (arXiv 1808.09781), with distances in place of positions.
+
+    A distance means the same in a history of any length, so what was learned in the middle of a history holds at its
+    end, where the tower is asked.
+    """
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__(shape)
+        self.history_scale = nn.Parameter(torch.tensor(shape.dim**0.5))
+        self.dropout = nn.Dropout(shape.dropout)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.dim)
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        states = self._input(profile, history)
+        for block in self.blocks:
+            states = block(states, mask)
+        out: Tensor = self.norm(states)
+        return out
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        history, slots = padded(history, mask)
+        states = self._input(profile, history)
+        for number, block in enumerate(self.blocks, start=1):
+            # The last block is asked for two slots only: attention linear, not square, in the history.
+            states = block(states, slots, only_first=2 if number == len(self.blocks) else None)
+        return newest(self.norm(states[:, :2]), mask)
+
+    def _input(self, profile: Tensor, history: Tensor) -> Tensor:
+        states = torch.cat([rearrange(profile, "b d -> b 1 d"), history * self.history_scale], dim=1)
+        dropped: Tensor = self.dropout(states)
+        return dropped  # (batch, 1 + k, dim)
+
+
+class Mean(Encoder):
+    """The mean of the items so far beside the profile, through a network: order does not count."""
+
+    ordered = False
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__(shape)
+        self.history_scale = nn.Parameter(torch.tensor(shape.dim**0.5))
+        self.dropout = nn.Dropout(shape.dropout)
+        self.network = perceptron(shape)
+        self.norm = nn.LayerNorm(shape.dim)
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
+        # Sums from the oldest item up to each slot.
+        total = (history * weight).flip(1).cumsum(1).flip(1)  # (batch, k, dim)
+        count = weight.flip(1).cumsum(1).flip(1)  # (batch, k, 1)
+        means = torch.cat([torch.zeros_like(total[:, :1]), total / count.clamp(min=1)], dim=1)
+        return self._state(rearrange(profile, "b d -> b 1 d"), means)
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
+        return self._state(profile, (history * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1))
+
+    def _state(self, profile: Tensor, mean: Tensor) -> Tensor:
+        pooled = self.dropout(mean * self.history_scale + profile)
+        out: Tensor = self.norm(pooled + self.network(pooled))
+        return out
+
+
+class Features(Encoder):
+    """The profile through a network, whatever the history."""
+
+    reads_history = False
+    ordered = False
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__(shape)
+        self.network = perceptron(shape)
+        self.norm = nn.LayerNorm(shape.dim)
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return repeat(self.last(profile, history, mask), "b d -> b slots d", slots=1 + history.shape[1])
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002  (an encoder's signature)
+        out: Tensor = self.norm(profile + self.network(profile))
+        return out
+
+
+# The name in the config -> what builds the encoder. An encoder added here is a valid `[model] encoder`.
+ENCODERS: Final[dict[str, Callable[[EncoderShape], Encoder]]] = {
+    "attention": Attention,
+    "mean": Mean,
+    "mlp": Features,
+}
+
+
+def perceptron(shape: EncoderShape) -> nn.Module:
+    """dim -> 2 dim -> dim, normalised first."""
+    return nn.Sequential(
+        nn.LayerNorm(shape.dim),
+        nn.Linear(shape.dim, 2 * shape.dim),
+        nn.GELU(),
+        nn.Dropout(shape.dropout),
+        nn.Linear(2 * shape.dim, shape.dim),
+        nn.Dropout(shape.dropout),
+    )
+
+
+def padded(history: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Add an empty slot at the end, so that slot 1 of the states exists even for lists of length 0."""
+    return nn.functional.pad(history, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
+
+
+def newest(states: Tensor, mask: Tensor) -> Tensor:
+    """Pick slot 1 where the history holds an item, else slot 0. states: (batch, at least 2, dim); mask: (batch, k)."""
+    some = mask.any(dim=1, keepdim=True).to(states.dtype)  # (batch, 1)
+    return states[:, 1] * some + states[:, 0] * (1 - some)

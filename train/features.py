@@ -1,0 +1,160 @@
+"""Columns -> one vector a row: what either tower makes of its static features."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from retrieval.schema import Kind
+from retrieval.vocabulary import UNKNOWN
+
+CLAMP_Z = 10.0  # standard deviations: one absurd number must not drown every other feature
+CLAMP_VECTOR = 1e15  # its square summed over a vector still fits float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What a tower must know of an input to build its part of the network.
+
+    height: category, categories, history: rows of the vocabulary, the two reserved ones included.
+    size: vector only. mean, std: number only, fitted on training rows.
+    """
+
+    name: str
+    kind: Kind
+    height: int = 0
+    size: int = 0
+    mean: float = 0.0
+    std: float = 1.0
+
+
+class NumberEmbedding(nn.Module):
+    """A number, standardised where it is finite, and whether it was missing, through a small network."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, column: Column, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(column.mean, dtype=torch.float32))
+        # A constant feature has no spread to divide by.
+        self.register_buffer("std", torch.tensor(column.std if column.std > 1e-12 else 1.0, dtype=torch.float32))
+        self.hidden = nn.Linear(2, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values: (n,) float32, any. Returns (n, dim)."""
+        missing = values.isnan() | values.isinf()
+        z = (torch.where(missing, self.mean, values) - self.mean) / self.std
+        z = z.clamp(-CLAMP_Z, CLAMP_Z)
+        pair = torch.stack([z, missing.to(z.dtype)], dim=-1)  # (n, 2)
+        out: Tensor = self.out(nn.functional.gelu(self.hidden(pair)))
+        return out
+
+
+class CategoryEmbedding(nn.Embedding):
+    """A learned vector a row of the vocabulary; the rows of missing and unknown are learned like any other."""
+
+    def __init__(self, column: Column, dim: int) -> None:
+        super().__init__(column.height, dim)
+        nn.init.normal_(self.weight, std=dim**-0.5)
+
+
+class CategoriesEmbedding(CategoryEmbedding):
+    """The mean over the entries of a list that are not padding; an empty list is the row of missing."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows: (n, length) int64. Returns (n, dim)."""
+        kept = (rows != 0).to(self.weight.dtype)  # (n, length)
+        total = (super().forward(rows) * rearrange(kept, "n l -> n l 1")).sum(dim=1)  # (n, dim)
+        count = kept.sum(dim=1, keepdim=True)  # (n, 1)
+        return total / count.clamp(min=1) + self.weight[0] * (count == 0)
+
+
+class VectorEmbedding(nn.Module):
+    """A given vector, at unit length so that its scale cannot matter, through a linear map."""
+
+    def __init__(self, column: Column, dim: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(column.size, dim)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """vectors: (n, size) float32, any; all NaN where missing. Returns (n, dim)."""
+        finite = torch.where(vectors.isnan(), 0.0, vectors).clamp(-CLAMP_VECTOR, CLAMP_VECTOR)
+        out: Tensor = self.out(unit(finite))
+        return out
+
+
+EMBEDDINGS = {
+    "number": NumberEmbedding,
+    "category": CategoryEmbedding,
+    "categories": CategoriesEmbedding,
+    "vector": VectorEmbedding,
+}
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale rows to unit length. vectors: (..., dim); a row of zeros stays zero."""
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+
+
+class FeatureEmbedding(nn.Module):
+    """The id's vector, if there is one, plus the mean of the other features' vectors."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        dim: int,
+        *,
+        id_column: str | None = None,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ) -> None:
+        """id_dropout: how often, in training, the id is unknown, so that the other features learn to do alone.
+
+        feature_dropout: how often a category is unknown or missing (half each), so that those rows are trained.
+        """
+        super().__init__()
+        self.id_column = id_column
+        self.id_dropout = id_dropout
+        self.feature_dropout = feature_dropout
+        self.kinds = {column.name: column.kind for column in columns}
+        # Keyed by position: a module's name may not hold a dot, a column's may.
+        self.embeddings = nn.ModuleList(EMBEDDINGS[column.kind](column, dim) for column in columns)
+        self.base = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, inputs: Mapping[str, Tensor], rows: int) -> Tensor:
+        """inputs: a tensor a column, `rows` long. Returns (rows, dim), of any length."""
+        total = self.base.expand(rows, -1)  # (rows, dim)
+        others = []
+        for (name, kind), embedding in zip(self.kinds.items(), self.embeddings, strict=True):
+            values = self._dropped(inputs[name], name, kind) if self.training else inputs[name]
+            if name == self.id_column:
+                total = total + embedding(values)
+            else:
+                others.append(embedding(values))
+        if others:
+            total = total + sum(others) / len(others)
+        return total
+
+    def _dropped(self, values: Tensor, name: str, kind: Kind) -> Tensor:
+        """Some categories made unknown or missing. values: (n,) or (n, length)."""
+        if name == self.id_column:
+            return drop(values, self.id_dropout, to=UNKNOWN)
+        if kind == "category":
+            half = self.feature_dropout / 2
+            return drop(drop(values, half, to=UNKNOWN), half, to=0)
+        if kind == "categories":
+            dropped = torch.where(values != 0, drop(values, self.feature_dropout / 2, to=UNKNOWN), values)
+            emptied = torch.rand(len(values), 1, device=values.device) < self.feature_dropout / 2
+            return dropped.masked_fill(emptied, 0)
+        return values
+
+
+def drop(values: Tensor, share: float, *, to: int) -> Tensor:
+    """Replace a random share of the entries. values: any shape, not modified."""
+    if share <= 0:
+        return values
+    return values.masked_fill(torch.rand(values.shape, device=values.device) < share, to)

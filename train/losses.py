@@ -1,0 +1,164 @@
+"""Objectives: examples -> one number. One function each, all of one signature.
+
+Scores are cosines times a learned scale (1 / temperature).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK = 1 << 20  # logits held at a time: 4 MB stay in the cache between the product, the exponential and the gradient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Users and the items they are to be told apart by.
+
+    users: (n, dim) unit rows. items: (c, dim) unit rows, distinct items.
+    target: (n,) int64, the column of the item that was chosen.
+    scale: () what cosines are multiplied by.
+    pull: (n, dim) what a user is drawn to: the expected item vector under the target distribution; where that is
+        one item, its vector.
+    log_inclusion: (c,) log of the probability that sampling let the column in; None: all of the catalogue is there.
+    value: (n,) what the user said of the item, in standard deviations from the mean; only `rating` reads it.
+    weight: (n,) how much an example counts; sums to 1.
+    negative: (n,) int64, the column of an item to be ranked below the target; only `bpr` reads it.
+    """
+
+    users: Tensor
+    items: Tensor
+    target: Tensor
+    scale: Tensor
+    pull: Tensor
+    weight: Tensor
+    log_inclusion: Tensor | None = None
+    value: Tensor | None = None
+    negative: Tensor | None = None
+
+
+Objective = Callable[[Examples], Tensor]
+
+
+def softmax(examples: Examples) -> Tensor:
+    """Cross-entropy over the whole catalogue: -log of the target's share (arXiv 1711.04725 sets it against sampling).
+
+    The target's logit is linear in its vector, so a distribution of targets costs no more than one: `pull`.
+    """
+    return sampled_softmax(examples)
+
+
+def sampled_softmax(examples: Examples) -> Tensor:
+    """Cross-entropy with the sum over the catalogue estimated from candidates shared by the batch.
+
+    Each candidate's term is divided by the probability of its inclusion (Horvitz and Thompson 1952; for a sampled
+    softmax Bengio and Senécal 2008), so the sum, hence in the limit its gradient, is the full softmax's in
+    expectation. A row's own target is there for certain: its term stands as it is.
+    """
+    total = LogSumExp.apply(
+        examples.users, examples.items, examples.scale, examples.log_inclusion, examples.target, examples.weight
+    )
+    attraction = (examples.users * examples.pull).sum(dim=-1) * examples.scale  # (n,)
+    loss: Tensor = total - (attraction * examples.weight).sum()
+    return loss
+
+
+def in_batch(examples: Examples) -> Tensor:
+    """Cross-entropy over the targets of the batch, each logit less the log of its item's frequency (logQ).
+
+    Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), equation 5. An item that several rows chose stands once in
+    `items`, so no row ever has its own target as a negative; `log_inclusion` is then the log of how often an item
+    is a target, times the rows.
+    """
+    return sampled_softmax(examples)
+
+
+def bpr(examples: Examples) -> Tensor:
+    """-log sigmoid of the target's lead over one negative (Rendle et al., arXiv 1205.2618)."""
+    assert examples.negative is not None
+    lead = examples.pull - examples.items[examples.negative]  # (n, dim)
+    margin = (examples.users * lead).sum(dim=-1) * examples.scale
+    return -(functional.logsigmoid(margin) * examples.weight).sum()
+
+
+def rating(examples: Examples) -> Tensor:
+    """Squared error of the scaled cosine against the standardised value (Koren et al. 2009, equation 2, less biases)."""
+    assert examples.value is not None
+    said = (examples.users * examples.items[examples.target]).sum(dim=-1) * examples.scale
+    return ((said - examples.value).square() * examples.weight).sum()
+
+
+OBJECTIVES: Final[dict[str, Objective]] = {
+    "softmax": softmax,
+    "sampled-softmax": sampled_softmax,
+    "in-batch": in_batch,
+    "bpr": bpr,
+    "rating": rating,
+}
+
+
+class LogSumExp(torch.autograd.Function):
+    """sum over rows of weight * log sum over columns of exp(scale * cosine - log_inclusion).
+
+    The logits of a chunk of rows are made, raised and multiplied back into both gradients while they are in the
+    cache; they are never kept, and touched once.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]  # torch types it for any arguments
+        ctx: Any,
+        users: Tensor,
+        items: Tensor,
+        scale: Tensor,
+        log_inclusion: Tensor | None,
+        target: Tensor,
+        weight: Tensor,
+    ) -> Tensor:
+        n, columns = len(users), len(items)
+        # Cosines are at most 1, so `scale` bounds every logit: no pass for the maximum.
+        shift = -scale.expand(columns) if log_inclusion is None else -scale - log_inclusion
+        scaled = users * scale
+        total = users.new_zeros(())
+        user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
+        rows = max(16, CHUNK // max(columns, 1))
+        for start in range(0, n, rows):
+            chunk = slice(start, start + rows)
+            terms = torch.addmm(shift, scaled[chunk], items.T).exp_()  # (rows, columns)
+            if log_inclusion is not None:
+                own = target[chunk, None]
+                terms.scatter_(1, own, terms.gather(1, own) * log_inclusion[own].exp())
+            sums = terms.sum(dim=1)  # (rows,)
+            total += weight[chunk] @ (sums.log() + scale)
+            share = (weight[chunk] / sums)[:, None]  # (rows, 1): what makes a term its probability, weighted
+            torch.mm(terms, items, out=user_gradient[chunk])
+            user_gradient[chunk] *= share
+            item_gradient.addmm_(terms.T, scaled[chunk] * share)
+        scale_gradient = (user_gradient * users).sum()
+        ctx.save_for_backward(user_gradient * scale, item_gradient, scale_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        users, items, scale = ctx.saved_tensors
+        return users * gradient, items * gradient, scale * gradient, None, None, None
+
+
+def log_inclusion(frequency: Tensor, *, targets: int, uniform: int, supplied: Tensor | None = None) -> Tensor:
+    """log of the probability that an item is among a batch's candidates.
+
+    frequency: (c,) share of the training targets that are the item; `targets` of them are drawn a batch.
+    uniform: how many items are drawn evenly from the catalogue, with replacement: counted by `frequency`'s length.
+    supplied: (c,) probability that the batch's own impressions hold the item, None without.
+    Returns (c,): log(1 - (1 - p)^targets (1 - 1/c)^uniform (1 - supplied)).
+    """
+    catalogue = len(frequency)
+    # In float64: the frequency of a rare item is near float32's resolution of 1.
+    absent = targets * torch.log1p(-frequency.double().clamp(max=1 - 1e-9))
+    if catalogue > 1:
+        absent = absent + uniform * torch.log1p(torch.tensor(-1 / catalogue, dtype=torch.float64))
+    if supplied is not None:
+        absent = absent + torch.log1p(-supplied.double().clamp(max=1 - 1e-9))
+    return torch.log(-torch.expm1(absent)).clamp(min=-30).to(frequency.dtype)

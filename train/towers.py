@@ -1,0 +1,104 @@
+"""UserTower and ItemTower: named tensors -> unit vectors. Plain modules; Lightning knows nothing of them nor they of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from train.encoders import Encoder
+from train.features import Column, FeatureEmbedding, unit
+
+Inputs = Mapping[str, Tensor]
+
+
+class ItemTower(nn.Module):
+    """The features of an item -> its unit vector."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        dim: int,
+        id_column: str | None,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ) -> None:
+        """id_column: the category that is the item itself, None where items are told by their features alone."""
+        super().__init__()
+        self.columns = tuple(columns)
+        self.embedding = FeatureEmbedding(
+            columns, dim, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout
+        )
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """inputs: a tensor a column, as `Preprocess.encode` gives them. Returns (n, dim), unit rows."""
+        return unit(self.embedding(inputs, rows_of(inputs)))
+
+
+class UserTower(nn.Module):
+    """The features and the history of a user -> its unit vector.
+
+    `item_vectors` (rows of the item vocabulary, dim) is what the history reads: row 0 (missing) zeros, row 1
+    (unknown) learned, then the item tower's own vectors, put there by `freeze_items`.
+    """
+
+    item_vectors: Tensor
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        dim: int,
+        encoder: Encoder,
+        feature_dropout: float = 0.0,
+    ) -> None:
+        """columns: may hold one history."""
+        super().__init__()
+        self.columns = tuple(columns)
+        self.history = next((column for column in columns if column.kind == "history"), None)
+        static = [column for column in columns if column.kind != "history"]
+        self.embedding = FeatureEmbedding(static, dim, feature_dropout=feature_dropout)
+        self.encoder = encoder
+        self.unknown_item = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        height = self.history.height if self.history else 2
+        self.register_buffer("item_vectors", torch.zeros(height, dim))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """inputs: a tensor a column, as `Preprocess.encode` gives them: histories (n, k) newest first, zeros after.
+
+        Returns (n, dim), unit rows.
+        """
+        profile = self.profile(inputs, rows_of(inputs))
+        if self.history is None:
+            rows = torch.zeros(len(profile), 0, dtype=torch.int64, device=profile.device)
+        else:
+            rows = inputs[self.history.name]
+        return unit(self.encoder.last(profile, self.item_vectors[rows], rows != 0))
+
+    def profile(self, inputs: Inputs, rows: int) -> Tensor:
+        """The static features alone, whatever the history. Returns (rows, dim)."""
+        out: Tensor = self.embedding(inputs, rows)
+        return out
+
+    def reserved_vectors(self) -> Tensor:
+        """What histories read at the rows of missing and unknown: (2, dim)."""
+        return torch.stack([torch.zeros_like(self.unknown_item), unit(self.unknown_item)])
+
+    @torch.no_grad()
+    def freeze_items(self, vectors: Tensor) -> None:
+        """Take the item tower's vectors, (items, dim) in the order of the vocabulary, as what histories read."""
+        if self.history is not None:
+            self.item_vectors = torch.cat([self.reserved_vectors(), vectors]).detach().clone()
+
+
+def rows_of(inputs: Inputs) -> int:
+    """How many rows a batch has."""
+    return next(iter(inputs.values())).shape[0]
+
+
+@torch.no_grad()
+def in_blocks(tower: Callable[[Inputs], Tensor], inputs: Inputs, *, block: int = 4096) -> Tensor:
+    """Apply a tower to a table of any length, block by block. Returns (n, dim)."""
+    n = rows_of(inputs)
+    starts = range(0, max(n, 1), block)
+    return torch.cat([tower({name: values[start : start + block] for name, values in inputs.items()}) for start in starts])
