@@ -1,0 +1,226 @@
+"""Dataset: tables -> users, items and interactions by row, split, with the preprocess fitted on what trains."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from retrieval.console import note
+from retrieval.errors import DataError, nearest
+from retrieval.schema import Feature, Side
+from train import preprocess as preprocessing
+from train import splits
+from train.config import Config
+from train.preprocess import Preprocess
+from train.tables import Table, ids, lists, numbers, read, times, vectors, words
+
+INTERACTIONS_NAME = "interactions.parquet"
+ITEMS_NAME = "items.parquet"
+USERS_NAME = "users.parquet"
+CONFIG_NAME = "config.json"
+PREPROCESS_NAME = "preprocess.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Prepared data.
+
+    users, items: row i is user or item row i; the id column first, then the features, then all other columns.
+    interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
+        dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
+    duplicates: earlier interactions of a pair that were dropped.
+    """
+
+    config: Config
+    users: pl.DataFrame
+    items: pl.DataFrame
+    interactions: pl.DataFrame
+    preprocess: Preprocess
+    duplicates: int
+
+    def rows(self, *names: str) -> pl.DataFrame:
+        """The interactions of some splits, in order."""
+        return self.interactions.filter(pl.col("split").is_in(list(names)))
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of sha256 over the interactions' ids, values, times and splits."""
+        digest = hashlib.sha256()
+        for frame in (self.users, self.items):
+            digest.update("\0".join(frame.get_column(frame.columns[0]).to_list()).encode())
+        for column in self.interactions.iter_columns():
+            physical = column.to_physical()
+            filled = (
+                physical.fill_null(float("nan") if physical.dtype.is_float() else physical.dtype.min())
+                if physical.null_count()
+                else physical
+            )
+            digest.update(filled.to_numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: Path) -> None:
+        """Write config, tables and preprocess into a folder that exists: what evaluation and export read."""
+        (folder / CONFIG_NAME).write_text(
+            json.dumps(self.config.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+        (folder / PREPROCESS_NAME).write_text(
+            json.dumps(self.preprocess.to_json(), ensure_ascii=False), encoding="utf-8"
+        )
+        self.users.write_parquet(folder / USERS_NAME)
+        self.items.write_parquet(folder / ITEMS_NAME)
+        named = self.interactions
+        for side, frame in (("user", self.users), ("item", self.items)):
+            id_of_row = frame.get_column(frame.columns[0])
+            named = named.with_columns(id_of_row.gather(named.get_column(side)).cast(pl.Categorical).alias(side))
+        named.with_columns(pl.col("split").cast(pl.String).cast(pl.Categorical)).write_parquet(
+            folder / INTERACTIONS_NAME
+        )
+
+
+def prepare(config: Config) -> Dataset:
+    """Read the tables of a config, check them, split them, fit the preprocess.
+
+    Raises DataError that names file, column and row of what cannot be used.
+    """
+    data = config.data
+    table = read(config.table(data.interactions))
+    raw = _interactions(table, config)
+    items = _entities(config, "item", seen=raw.get_column("item"))
+    users = _entities(config, "user", seen=raw.get_column("user"))
+    raw = raw.with_columns(
+        pl.col(side).cast(pl.Enum(frame.get_column(frame.columns[0]))).to_physical().cast(pl.UInt32)
+        for side, frame in (("user", users), ("item", items))
+    )
+    # The sort is stable: equal times keep the order of the file, and so does a table without times.
+    ordered = raw.sort(["user", "time"], nulls_last=False, maintain_order=True)
+    pair = ordered.select(pl.col("user").cast(pl.UInt64) * items.height + pl.col("item")).to_series()
+    last = pair.is_last_distinct()
+    duplicates = int((~last).sum())
+    if duplicates:
+        note(f"{table.path}: {duplicates:,} interactions repeat a user and an item; the last of each is kept")
+        ordered = ordered.filter(last)
+    if ordered.get_column("user").n_unique() == 1:
+        raise DataError(f"{table.path}: all interactions are of one user; there is nothing to learn from others")
+    column = ordered.get_column("split") if "split" in ordered.columns else None
+    split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
+    interactions = ordered.select("user", "item", "value", "time").with_columns(split)
+    fitted = preprocessing.fit(
+        features={"user": config.user_features, "item": config.item_features},
+        users=users,
+        items=items,
+        interactions=interactions,
+    )
+    return Dataset(
+        config=config, users=users, items=items, interactions=interactions, preprocess=fitted, duplicates=duplicates
+    )
+
+
+def _interactions(table: Table, config: Config) -> pl.DataFrame:
+    """The columns that are used, checked: user and item (String), value, time, and split if a column says it."""
+    data = config.data
+    columns = []
+    for side, name in (("user", data.user), ("item", data.item)):
+        series = table.column(name, what=f"data.{side}")
+        columns.append(ids(series, where=f'{table.path}: column "{name}"', text=table.text).alias(side))
+    size = table.frame.height
+    if data.value is None:
+        columns.append(pl.repeat(None, size, dtype=pl.Float32, eager=True).alias("value"))
+    else:
+        values = numbers(table.column(data.value, what="data.value"), where=f'{table.path}: column "{data.value}"')
+        columns.append(values.cast(pl.Float32).alias("value"))
+    if data.time is None:
+        columns.append(pl.repeat(None, size, dtype=pl.Int64, eager=True).alias("time"))
+    else:
+        series = table.column(data.time, what="data.time")
+        columns.append(times(series, where=f'{table.path}: column "{data.time}"').alias("time"))
+    if config.split.kind == "column":
+        columns.append(table.column(config.split.column, what="split.column").alias("split"))
+    frame = pl.DataFrame(columns)
+    incomplete = frame.get_column("user").is_null() | frame.get_column("item").is_null()
+    if incomplete.any():
+        note(f"{table.path}: {incomplete.sum():,} rows have no user or no item; they are left out")
+        frame = frame.filter(~incomplete)
+    if frame.height == 0:
+        raise DataError(f"{table.path}: no row has both a user and an item")
+    return frame
+
+
+def _entities(config: Config, side: Side, *, seen: pl.Series) -> pl.DataFrame:
+    """The table of users or items, one row an id, extended by ids that only the interactions have."""
+    data = config.data
+    name, key = (data.users, data.user) if side == "user" else (data.items, data.item)
+    features = [feature for feature in config.features(side) if feature.kind != "history"]
+    distinct = seen.unique(maintain_order=True).alias(key)
+    if name is None:
+        for feature in features:
+            if feature.name != key:
+                raise DataError(
+                    f'{config.source}: {side} feature "{feature.name}" needs a table of {side}s; '
+                    f"set data.{side}s, or drop the feature"
+                )
+        return distinct.to_frame()
+    table = read(config.table(name))
+    frame = _columns(table, config, side, key, features)
+    new = distinct.filter(~distinct.is_in(frame.get_column(key).implode()))
+    if len(new):
+        note(f"{table.path}: {len(new):,} of {len(distinct):,} {side}s of the interactions are not in it")
+    return pl.concat([frame, new.to_frame()], how="diagonal") if len(new) else frame
+
+
+def _columns(table: Table, config: Config, side: Side, key: str, features: Sequence[Feature]) -> pl.DataFrame:
+    """A table of users or items with its columns typed: id, features, then the rest as it is."""
+    names = ids(table.column(key, what=f"data.{side}"), where=f'{table.path}: column "{key}"', text=table.text)
+    repeated = names.filter(names.is_duplicated() & names.is_not_null())
+    if len(repeated):
+        raise DataError(
+            f'{table.path}: {side} id "{repeated[0]}" occurs more than once ({repeated.n_unique():,} such ids); '
+            "keep one row an id"
+        )
+    columns = {key: names.alias(key)}
+    for feature in features:
+        if feature.name not in table.columns:
+            raise DataError(
+                f'{config.source}: {side} feature "{feature.name}" is not a column of {table.path}'
+                f"{nearest(feature.name, table.columns)}"
+            )
+        if feature.name != key:
+            columns[feature.name] = _feature(table, feature)
+    history = config.history.name if side == "user" and config.history is not None else None
+    for other in table.columns:
+        if other not in columns and other != history:
+            columns[other] = _other(table.typed(other))
+    title = config.data.title
+    if side == "item" and title is not None and title not in columns:
+        raise DataError(f'{table.path}: no column "{title}" (data.title){nearest(title, table.columns)}')
+    frame = pl.DataFrame(list(columns.values()))
+    if names.null_count():
+        note(f"{table.path}: {names.null_count():,} rows have no {side} id; they are left out")
+        frame = frame.filter(names.is_not_null())
+    return frame
+
+
+def _feature(table: Table, feature: Feature) -> pl.Series:
+    where = f'{table.path}: column "{feature.name}"'
+    series = table.frame.get_column(feature.name)
+    if feature.kind == "number":
+        typed = table.typed(feature.name)
+        return typed if typed.dtype.is_integer() else numbers(typed, where=where)
+    if feature.kind == "categories":
+        return lists(series, separator=feature.separator, where=where)
+    if feature.kind == "vector":
+        assert feature.size is not None
+        return vectors(series, size=feature.size, where=where)
+    if isinstance(series.dtype, pl.List | pl.Array | pl.Struct):
+        raise DataError(f'{where}: the column is of type {series.dtype}; a list is kind "categories" or "vector"')
+    return words(series, text=table.text)
+
+
+def _other(series: pl.Series) -> pl.Series:
+    """A column that is only shown and filtered by: as it is, if Parquet can hold it."""
+    if series.dtype == pl.Null or isinstance(series.dtype, pl.Categorical | pl.Enum):
+        return series.cast(pl.String)
+    if isinstance(series.dtype, pl.Object):
+        return series.map_elements(str, return_dtype=pl.String)
+    return series

@@ -1,0 +1,327 @@
+"""Read tables, told by suffix, and give their columns a type: ids, numbers, times, lists, vectors. All columnar."""
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from retrieval.errors import DataError, nearest
+
+SUFFIXES: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+EXACT_INTEGER: Final = 2**53  # above, a float no longer tells one integer from the next
+BLANK_WORDS: Final = ("", "na", "n/a", "nan", "null", "none")  # a missing number, as spreadsheets and pandas write it
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as read. `text` says that a file without types wrote it: every column is String, a blank is null."""
+
+    frame: pl.DataFrame
+    path: Path
+    text: bool
+
+    @property
+    def columns(self) -> list[str]:
+        return self.frame.columns
+
+    def column(self, name: str, *, what: str) -> pl.Series:
+        """A column. Raises DataError that names the file, the column, `what` it is for, and the nearest column."""
+        if name not in self.frame.columns:
+            raise DataError(f'{self.path}: no column "{name}" ({what}){nearest(name, self.columns)}')
+        return self.frame.get_column(name)
+
+    def typed(self, name: str) -> pl.Series:
+        """A column with the type its values have: a text file's numbers become numbers."""
+        series = self.frame.get_column(name)
+        return natural(series) if self.text else series
+
+
+def read(path: Path) -> Table:
+    """Read a table.
+
+    path: .parquet, .csv, .tsv, .jsonl or .ndjson; the text formats also with .gz.
+    Raises DataError if the file is missing, damaged, of another format, or has no rows or no columns.
+    """
+    suffix = _suffix(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        if suffix == ".parquet":
+            # Not memory-mapped: the file may be rewritten while its columns are in use.
+            table = Table(pl.read_parquet(path, use_statistics=False, memory_map=False, glob=False), path, False)
+        elif suffix in (".csv", ".tsv"):
+            table = Table(_read_csv(path, tab=suffix == ".tsv"), path, True)
+        else:
+            table = Table(_read_json_lines(path), path, False)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: damaged gzip file ({error})") from None
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {reason}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    if not table.columns or table.frame.height == 0:
+        raise DataError(f"{path}: the table is empty; expected a row or more")
+    return table
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    zipped = bool(suffixes) and suffixes[-1] == ".gz"
+    suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
+    if not suffix or suffix[0] not in SUFFIXES or (zipped and suffix[0] == ".parquet"):
+        raise DataError(f"{path}: unknown kind of table; expected {', '.join(SUFFIXES)}, text also with .gz")
+    return suffix[0]
+
+
+def _bytes(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+
+
+def _read_csv(path: Path, *, tab: bool) -> pl.DataFrame:
+    data = _bytes(path)
+    if not data.strip():
+        return pl.DataFrame()
+    header = data[:65536].split(b"\n", 1)[0]
+    separator = "\t" if tab else max([",", ";", "\t", "|"], key=lambda mark: header.count(mark.encode()))
+    try:
+        frame = pl.read_csv(io.BytesIO(data), separator=separator, infer_schema=False, glob=False)
+    except pl.exceptions.ComputeError as error:
+        if "utf-8" in str(error):
+            data.decode()  # raises UnicodeDecodeError, which says where
+        raise
+    return frame.rename({name: name.strip() for name in frame.columns}) if _spaced(frame.columns) else frame
+
+
+def _spaced(names: Iterable[str]) -> bool:
+    names = list(names)
+    stripped = [name.strip() for name in names]
+    return stripped != names and len(set(stripped)) == len(names)
+
+
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _read_json_lines(path: Path) -> pl.DataFrame:
+    data = _bytes(path)
+    if not data.strip():
+        return pl.DataFrame()
+    if _SURROGATE.search(data):
+        _refuse_lone_surrogates(data, path)
+    return pl.read_ndjson(io.BytesIO(data), infer_schema_length=None)
+
+
+def _refuse_lone_surrogates(data: bytes, path: Path) -> None:
+    for number, line in enumerate(data.splitlines(), start=1):
+        if _SURROGATE.search(line):
+            try:
+                json.dumps(json.loads(line), ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise DataError(f"{path}: line {number} contains a lone surrogate; it is not valid Unicode") from None
+            except ValueError:
+                return  # not JSON: the reader says so
+
+
+# -- types -----------------------------------------------------------------------------------------------------------
+
+_WHOLE: Final = r"^-?(0|[1-9]\d*)$"
+_FLOAT: Final = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+def natural(series: pl.Series) -> pl.Series:
+    """A text column as whole numbers or numbers, if all its values are; "007" stays text, blanks are null."""
+    if series.dtype != pl.String:
+        return series
+    filled = series.drop_nulls()
+    if filled.is_empty():
+        return series
+    if filled.str.contains(_WHOLE).all() and (filled.str.len_bytes() <= 18).all():
+        return series.cast(pl.Int64)
+    words = series.str.strip_chars()
+    blank = words.str.to_lowercase().is_in(BLANK_WORDS)
+    numeric = words.set(blank.fill_null(False), None) if blank.any() else words
+    some = numeric.drop_nulls()
+    if some.is_empty() or not some.str.contains(_FLOAT).all() or some.str.contains(r"^[+-]?0\d").any():
+        return series
+    if some.str.contains(_WHOLE).all() and (some.str.len_bytes() <= 18).all():
+        return numeric.cast(pl.Int64)
+    return numeric.cast(pl.Float64)
+
+
+def ids(series: pl.Series, *, where: str, text: bool = False) -> pl.Series:
+    """A column of ids as text: 1, "1" and the 1.0 of a float column are one id; spaces around it do not count.
+
+    text: the column is from a file without types; one whose values all look like floats is a float column.
+    Returns String; null where a float column or a typed file has a gap.
+    Raises DataError, naming `where` and the row, on an empty id, a NUL, or a float too large to be exact.
+    """
+    if series.dtype.is_float() and (series.fill_nan(None).abs() > EXACT_INTEGER).any():
+        raise DataError(
+            f"{where}: ids above {EXACT_INTEGER} in a column of floats have lost digits; "
+            "store them as whole numbers or text"
+        )
+    if isinstance(series.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object):
+        raise DataError(f"{where}: ids are of type {series.dtype}, expected text or whole numbers")
+    if series.dtype != pl.String:
+        return words(series)
+    distinct = series.unique()
+    floats = text and _is_float_text(distinct)
+    if not floats and text and series.null_count():
+        raise DataError(f"{where}: row {_first(series.is_null())} has no id; fill it in or drop the row")
+    blank = distinct.str.strip_chars() == ""
+    if not floats and blank.any():
+        row = _first(series.str.strip_chars() == "")
+        raise DataError(f"{where}: the id of row {row} is empty; fill it in or drop the row")
+    if distinct.str.contains("\0", literal=True).any():
+        row = _first(series.str.contains("\0", literal=True))
+        raise DataError(f"{where}: the id of row {row} contains a NUL character; remove it")
+    return words(series, text=text)
+
+
+def words(series: pl.Series, *, text: bool = False) -> pl.Series:
+    """A column as text, by the rule of `ids`; null where it is missing or blank. Returns String."""
+    if series.dtype.is_float():
+        series = series.fill_nan(None)
+        whole = pl.col("value").cast(pl.Int64, strict=False)
+        is_whole = (pl.col("value") == pl.col("value").floor()) & (pl.col("value").abs() <= EXACT_INTEGER)
+        chosen = pl.when(is_whole).then(whole.cast(pl.String)).otherwise(pl.col("value").cast(pl.String))
+        return series.to_frame("value").select(chosen.alias(series.name)).to_series()
+    if series.dtype != pl.String:
+        return series.cast(pl.String)
+    # Values repeat: only the distinct ones are looked at, and most often none of them changes.
+    distinct = series.unique().drop_nulls()
+    clean = distinct.str.strip_chars()
+    if text and _is_float_text(distinct):
+        clean = clean.str.replace(r"\.0*$", "")
+    clean = clean.replace("", None)
+    changed = distinct.filter(clean.ne_missing(distinct))
+    if changed.is_empty():
+        return series
+    return series.replace(changed, clean.filter(clean.ne_missing(distinct)))
+
+
+def _is_float_text(values: pl.Series) -> bool:
+    """Whether these are the values of a float column, written as text: numbers and blanks, with a point somewhere."""
+    filled = values.drop_nulls().str.strip_chars()
+    filled = filled.filter(filled != "")
+    points = filled.str.contains(".", literal=True)
+    return bool(points.any() and filled.str.contains(_FLOAT).all())
+
+
+def _first(mask: pl.Series) -> int:
+    """The row of a file, counted from 1 without its header, where a mask is first true."""
+    return int(mask.fill_null(False).arg_max() or 0) + 1
+
+
+def numbers(series: pl.Series, *, where: str) -> pl.Series:
+    """A column as Float64; null where it is missing, blank, NaN or infinite.
+
+    Raises DataError, naming `where`, the row and the value, on text where a number is due.
+    """
+    if series.dtype in (pl.Boolean, pl.Null) or series.dtype.is_numeric():
+        result = series.cast(pl.Float64)
+    elif series.dtype in (pl.String, pl.Categorical, pl.Enum):
+        stripped = series.cast(pl.String).str.strip_chars()
+        blank = stripped.str.to_lowercase().is_in(BLANK_WORDS).fill_null(True)
+        result = stripped.cast(pl.Float64, strict=False)
+        wrong = result.is_null() & ~blank
+        if wrong.any():
+            row = _first(wrong)
+            raise DataError(f'{where}: row {row} is "{stripped[row - 1]}", expected a number')
+    else:
+        raise DataError(f"{where}: the column is of type {series.dtype}, expected numbers")
+    return (
+        result.to_frame("n").select(pl.when(pl.col("n").is_finite()).then(pl.col("n")).alias(series.name)).to_series()
+    )
+
+
+_TIME_FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+def times(series: pl.Series, *, where: str) -> pl.Series:
+    """A column of times as Int64: a number as it is (fractions cut), a date or an ISO string as epoch seconds.
+
+    A time without a zone is in UTC. Null where it is missing.
+    Raises DataError, naming `where`, the row and the value, where it is neither a number nor a date.
+    """
+    if series.dtype == pl.String:
+        series = natural(series)
+    if series.dtype.is_integer() or series.dtype == pl.Null:
+        return series.cast(pl.Int64)
+    if series.dtype.is_float():
+        if series.is_infinite().any():
+            raise DataError(f"{where}: row {_first(series.is_infinite())} is infinite, expected a time")
+        return series.fill_nan(None).floor().cast(pl.Int64)
+    if series.dtype in (pl.Date, pl.Datetime):
+        return series.dt.epoch("s").cast(pl.Int64)
+    if series.dtype != pl.String:
+        raise DataError(f"{where}: the column is of type {series.dtype}, expected numbers, dates or ISO text")
+    stripped = series.str.strip_chars()
+    tidy = stripped.str.replace(r"[Tt]", " ").str.replace(r"[Zz]$", "+00:00").str.replace_all("/", "-")
+    parsed = pl.Series([None] * len(series), dtype=pl.Int64)
+    for form in _TIME_FORMATS:
+        if parsed.null_count():
+            some = tidy.str.to_datetime(form, time_unit="ms", strict=False, ambiguous="earliest").dt.epoch("s")
+            parsed = parsed.zip_with(parsed.is_not_null(), some.cast(pl.Int64))
+    blank = stripped.str.to_lowercase().is_in(BLANK_WORDS).fill_null(True)
+    wrong = parsed.is_null() & ~blank
+    if wrong.any():
+        row = _first(wrong)
+        raise DataError(f'{where}: row {row} is "{stripped[row - 1]}", expected a number, a date or an ISO time')
+    return parsed.alias(series.name)
+
+
+def lists(series: pl.Series, *, separator: str | None, where: str) -> pl.Series:
+    """A column as List(String), order kept, blanks dropped; an empty list where it is missing.
+
+    Raises DataError, naming `where`, on text without a separator.
+    """
+    if isinstance(series.dtype, pl.Array):
+        series = series.arr.to_list()
+    if isinstance(series.dtype, pl.List):
+        flat = series.to_frame("word").with_row_index("row").explode("word")
+        flat = flat.with_columns(words(flat.get_column("word"))).drop_nulls("word")
+    elif series.dtype == pl.String and separator is not None:
+        flat = series.str.split(separator).to_frame("word").with_row_index("row").explode("word")
+        flat = flat.with_columns(pl.col("word").str.strip_chars().replace("", None)).drop_nulls("word")
+    elif series.dtype == pl.Null:
+        return pl.Series(series.name, [[]] * len(series), dtype=pl.List(pl.String))
+    else:
+        raise DataError(f'{where}: the column holds {series.dtype}, not lists; say how to split it: separator = "|"')
+    grouped = flat.group_by("row", maintain_order=True).agg("word")
+    rows = pl.DataFrame({"row": pl.Series(range(len(series)), dtype=pl.UInt32)})
+    joined = rows.join(grouped, on="row", how="left", maintain_order="left").get_column("word")
+    return joined.fill_null([]).cast(pl.List(pl.String)).alias(series.name)
+
+
+def vectors(series: pl.Series, *, size: int, where: str) -> pl.Series:
+    """A column as List(Float32) of one size; null where it is missing. Text such as "[0.1, 0.2]" is split.
+
+    Raises DataError, naming `where` and the row, on another size or on text that is not numbers.
+    """
+    if isinstance(series.dtype, pl.Array):
+        series = series.arr.to_list()
+    if series.dtype == pl.String:
+        bare = series.str.strip_chars("[]() ").str.replace_all(r"[,;\s]+", " ").replace("", None)
+        parts = bare.str.split(" ")
+        cast = parts.cast(pl.List(pl.Float32), strict=False)
+        wrong = parts.is_not_null() & cast.list.eval(pl.element().is_null().any()).list.first().fill_null(False)
+        if wrong.any():
+            raise DataError(f"{where}: row {_first(wrong)} is not a list of numbers")
+        series = cast
+    if series.dtype == pl.Null:
+        return series.cast(pl.List(pl.Float32))
+    if not isinstance(series.dtype, pl.List) or not series.dtype.inner.is_numeric():
+        raise DataError(f"{where}: the column is of type {series.dtype}, expected lists of {size} numbers")
+    lengths = series.list.len()
+    if (lengths != size).any():
+        row = _first(lengths != size)
+        raise DataError(f"{where}: row {row} has {lengths[row - 1]} numbers, expected {size}")
+    return series.cast(pl.List(pl.Float32))
