@@ -51,13 +51,9 @@ class Dataset:
         for frame in (self.users, self.items):
             digest.update("\0".join(frame.get_column(frame.columns[0]).to_list()).encode())
         for column in self.interactions.iter_columns():
-            physical = column.to_physical()
-            filled = (
-                physical.fill_null(float("nan") if physical.dtype.is_float() else physical.dtype.min())
-                if physical.null_count()
-                else physical
-            )
-            digest.update(filled.to_numpy().tobytes())
+            known = column.is_not_null()
+            digest.update(known.to_numpy().tobytes())
+            digest.update(column.to_physical().filter(known).to_numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def save(self, folder: Path) -> None:

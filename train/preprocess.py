@@ -1,4 +1,4 @@
-"""Preprocess: raw features -> what a tower takes. Fitted on training rows, stored with the towers, baked into the graph.
+"""Preprocess: raw features -> what a tower takes. Fitted on training rows, baked into the graph.
 
 `encode` is the reference for the exported graph: it takes the arrays that the graph takes. `encode_table` is its
 columnar twin for training; a test holds them equal.
@@ -114,14 +114,10 @@ class Preprocess:
                 batch[feature.name] = _rows(words(column), self._vocabularies[side][feature.name])
             elif feature.kind == "hash":
                 assert feature.buckets is not None
-                distinct = (
-                    words(column).fill_null("").to_frame("word").with_columns(pl.col("word").cast(pl.Categorical))
-                )
-                names = distinct.get_column("word").cat.get_categories()
-                rows = hash_rows(names.to_list(), feature.buckets)
-                lookup = pl.Series("row", rows)
-                found = distinct.get_column("word").cast(pl.String).replace_strict(names, lookup, return_dtype=pl.Int64)
-                batch[feature.name] = found.to_numpy()
+                filled = words(column).fill_null("")
+                names = filled.unique()
+                rows = pl.Series(hash_rows(names.to_list(), feature.buckets))
+                batch[feature.name] = filled.replace_strict(names, rows, return_dtype=pl.Int64).to_numpy()
             else:
                 padded = _padded(column, self._vocabularies[side][feature.name])
                 if feature.kind == "history":
@@ -135,11 +131,10 @@ class Preprocess:
         for side in SIDES:
             entries = []
             for feature in self._features[side]:
-                options = {"max_length": feature.max_length, "size": feature.size, "buckets": feature.buckets}
-                entry = {"name": feature.name, "kind": feature.kind}
-                entry |= {name: value for name, value in options.items() if value is not None}
-                if feature.separator is not None:
-                    entry["separator"] = feature.separator
+                entry: dict[str, Any] = {"name": feature.name, "kind": feature.kind}
+                for option in ("max_length", "size", "separator", "buckets"):
+                    if getattr(feature, option) is not None:
+                        entry[option] = getattr(feature, option)
                 if feature.name in self._numbers[side]:
                     scaler = self._numbers[side][feature.name]
                     entry |= {"mean": scaler.mean, "std": scaler.std}
