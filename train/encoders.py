@@ -94,7 +94,7 @@ class Block(nn.Module):
         profile = key == 0
         distance = torch.where(profile, self.max_length, (key - query).clamp(0, self.max_length - 1))
         newer = ~profile & ((key < query) | (query == 0))
-        bias = rearrange(self.distance_bias[distance], "q k h -> h q k")
+        bias = rearrange(nn.functional.embedding(distance, self.distance_bias), "q k h -> h q k")
         return bias.masked_fill(newer, BLOCKED)
 
 

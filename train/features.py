@@ -82,7 +82,7 @@ class VectorEmbedding(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """vectors: (n, size) float32, any; all NaN where missing. Returns (n, dim)."""
-        finite = torch.where(vectors.isnan(), 0.0, vectors).clamp(-CLAMP_VECTOR, CLAMP_VECTOR)
+        finite = torch.where(vectors.isnan() | vectors.isinf(), 0.0, vectors).clamp(-CLAMP_VECTOR, CLAMP_VECTOR)
         out: Tensor = self.out(unit(finite))
         return out
 
@@ -96,8 +96,11 @@ EMBEDDINGS = {
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Scale rows to unit length. vectors: (..., dim); a row of zeros stays zero."""
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    """Scale rows to unit length. vectors: (..., dim); a row of zeros, which has no direction, takes the first axis."""
+    norm = vectors.norm(dim=-1, keepdim=True)
+    none = norm < 1e-12
+    first = torch.eye(1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)[0]  # (dim,)
+    return (vectors + none * first) / torch.where(none, 1.0, norm)
 
 
 class FeatureEmbedding(nn.Module):

@@ -73,7 +73,7 @@ class UserTower(nn.Module):
             rows = torch.zeros(len(profile), 0, dtype=torch.int64, device=profile.device)
         else:
             rows = inputs[self.history.name]
-        return unit(self.encoder.last(profile, self.item_vectors[rows], rows != 0))
+        return unit(self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0))
 
     def profile(self, inputs: Inputs, rows: int) -> Tensor:
         """The static features alone, whatever the history. Returns (rows, dim)."""
@@ -101,4 +101,6 @@ def in_blocks(tower: Callable[[Inputs], Tensor], inputs: Inputs, *, block: int =
     """Apply a tower to a table of any length, block by block. Returns (n, dim)."""
     n = rows_of(inputs)
     starts = range(0, max(n, 1), block)
-    return torch.cat([tower({name: values[start : start + block] for name, values in inputs.items()}) for start in starts])
+    return torch.cat(
+        [tower({name: values[start : start + block] for name, values in inputs.items()}) for start in starts]
+    )

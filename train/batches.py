@@ -1,0 +1,151 @@
+"""Histories -> batches: whole tensors cut by index, no work a row."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from retrieval.vocabulary import FIRST
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histories:
+    """What every user took, oldest first, one user after another.
+
+    users: (u,) int64 user rows, those with at least one item. starts: (u + 1,) int64 into the rest.
+    items: (n,) int64 item rows. values: (n,) float32, standardised; None where the data has none.
+    negatives: (n,) bool, true where the item was shown and not chosen; None where the data does not say.
+    """
+
+    users: Rows
+    starts: Rows
+    items: Rows
+    values: npt.NDArray[np.float32] | None = None
+
+    @classmethod
+    def from_rows(cls, users: Rows, items: Rows, values: npt.NDArray[np.float32] | None = None) -> "Histories":
+        """users, items: (n,) rows sorted by user, oldest first within one."""
+        present, first = np.unique(users, return_index=True)
+        return cls(users=present, starts=np.append(first, len(users)).astype(np.int64), items=items, values=values)
+
+    @property
+    def lengths(self) -> Rows:
+        return np.diff(self.starts)
+
+    def shuffled(self, generator: np.random.Generator) -> "Histories":
+        """The same histories, each in a random order."""
+        owner = np.repeat(np.arange(len(self.users)), self.lengths)
+        order = np.lexsort((generator.random(len(self.items)), owner))
+        values = None if self.values is None else self.values[order]
+        return Histories(users=self.users, starts=self.starts, items=self.items[order], values=values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Stretches of histories, newest item first, padded at the end with zeros.
+
+    users: (batch,) int64 user rows. rows: (batch, width) int64 rows of the item vocabulary (item row + 2).
+    lengths: (batch,) int64, at least 1. fresh: (batch,) int64: the newest `fresh` items are targets, the older ones
+    are there to be read. values: (batch, width) float32 or None.
+    """
+
+    users: Tensor
+    rows: Tensor
+    lengths: Tensor
+    fresh: Tensor
+    values: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch elsewhere; Lightning calls it."""
+        return Batch(
+            users=self.users.to(device),
+            rows=self.rows.to(device),
+            lengths=self.lengths.to(device),
+            fresh=self.fresh.to(device),
+            values=None if self.values is None else self.values.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Which stretches of the histories make the rows of an epoch: (w,) int64 each; ends are exclusive.
+
+    owner: position in `Histories.users`; first: where reading starts; target: where targets start; end.
+    """
+
+    owner: Rows
+    first: Rows
+    target: Rows
+    end: Rows
+
+    @property
+    def lengths(self) -> Rows:
+        return self.end - self.first
+
+
+def cut(histories: Histories, *, max_length: int, generator: np.random.Generator) -> Windows:
+    """Cut histories into windows of at most max_length + 1 items, so that every item is a target once.
+
+    A history that does not fit is cut at random places, other ones each epoch, and a window also reads the half
+    window before it: short of the beginning of a history, no target stands without a past.
+    """
+    lengths = histories.lengths
+    longest = max_length + 1
+    stride = max(longest // 2, 1)
+    fits = lengths <= longest
+    # The first window ends after `head` items, the later ones every `stride`.
+    head = np.where(fits, lengths, generator.integers(longest - stride + 1, longest + 1, len(lengths)))
+    count = 1 + np.ceil((lengths - head) / stride).astype(np.int64)
+    owner = np.repeat(np.arange(len(lengths)), count)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    end = np.minimum(head[owner] + number * stride, lengths[owner])
+    target = np.where(number == 0, 0, head[owner] + (number - 1) * stride)
+    first = np.maximum(end - longest, 0)
+    base = histories.starts[owner]
+    return Windows(owner=owner, first=base + first, target=base + target, end=base + end)
+
+
+def batches(
+    histories: Histories, *, max_length: int, batch_size: int, shuffle: bool, generator: np.random.Generator
+) -> Iterator[Batch]:
+    """Cut an epoch's batches.
+
+    batch_size: targets in a batch, about: rows of alike length stand together, so that little is padding, and long
+        rows are fewer.
+    shuffle: for histories whose order means nothing: another one each epoch.
+    """
+    if shuffle:
+        histories = histories.shuffled(generator)
+    windows = cut(histories, max_length=max_length, generator=generator)
+    lengths = windows.lengths
+    # Alike lengths, yet not the same neighbours each epoch.
+    order = np.argsort(lengths + generator.random(len(lengths)) * (1 + lengths // 8), kind="stable")
+    targets = np.cumsum((windows.end - windows.target)[order])
+    edges = np.unique(
+        np.append(np.searchsorted(targets, np.arange(batch_size, targets[-1], batch_size)) + 1, len(order))
+    )
+    starts = np.append(0, edges[:-1])
+    for number in generator.permutation(len(edges)):
+        yield gather(histories, windows, order[starts[number] : edges[number]])
+
+
+def gather(histories: Histories, windows: Windows, chosen: Rows) -> Batch:
+    """The chosen windows as tensors."""
+    lengths = windows.lengths[chosen]
+    offset = np.arange(int(lengths.max()))  # (width,)
+    inside = offset < lengths[:, None]  # (batch, width)
+    position = np.where(inside, windows.end[chosen][:, None] - 1 - offset, 0)
+    rows = np.where(inside, histories.items[position] + FIRST, 0)
+    values = None if histories.values is None else np.where(inside, histories.values[position], np.float32(0))
+    return Batch(
+        users=torch.from_numpy(histories.users[windows.owner[chosen]]),
+        rows=torch.from_numpy(rows),
+        lengths=torch.from_numpy(lengths),
+        fresh=torch.from_numpy((windows.end - windows.target)[chosen]),
+        values=None if values is None else torch.from_numpy(values),
+    )

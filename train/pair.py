@@ -1,0 +1,166 @@
+"""Pair: both towers at work on a batch. From histories to the loss, with all positions of a history in one pass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from retrieval.vocabulary import FIRST, UNKNOWN
+from train.batches import Batch
+from train.features import drop, unit
+from train.losses import OBJECTIVES, Examples, log_inclusion
+from train.towers import Inputs, ItemTower, UserTower
+
+MAX_SCALE = 40.0  # e^-80, the smallest term of the softmax, is still a float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairOptions:
+    """How a pair learns. Every number is chosen by `train/recipe.py` or the config.
+
+    horizon: share of a target's pull that goes on to the item after it, and so on: 0 is the next item only, towards
+        1 all that followed counts alike.
+    teaching: share of the pull given to the teacher's expected item.
+    item_dropout: how often an item of a history is read as unknown.
+    """
+
+    objective: str
+    candidates: int
+    temperature: float
+    horizon: float = 0.0
+    teaching: float = 0.0
+    item_dropout: float = 0.0
+
+
+class Pair(nn.Module):
+    """The two towers, the temperature, and what a batch is worth to them."""
+
+    frequency: Tensor
+
+    def __init__(
+        self, user_tower: UserTower, item_tower: ItemTower, *, options: PairOptions, frequency: Tensor
+    ) -> None:
+        """frequency: (items,) float32, the share of the training targets that each item is."""
+        super().__init__()
+        self.user_tower, self.item_tower, self.options = user_tower, item_tower, options
+        self.objective = OBJECTIVES[options.objective]
+        self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
+        self.register_buffer("frequency", frequency, persistent=False)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def loss(self, batch: Batch, users: Inputs, items: Inputs) -> Tensor:
+        """The mean loss of a batch's targets.
+
+        users: the static features of the batch's users, aligned with it. items: the features of the whole catalogue.
+        """
+        rows = batch.rows  # (batch, width)
+        candidates, local, inclusion = self._candidates(batch)
+        vectors = self.item_tower({name: values[candidates] for name, values in items.items()})  # (c, dim)
+        table = torch.cat([self.user_tower.reserved_vectors(), vectors])  # rows as in the item vocabulary
+        # The newest item is only ever a target, so the slot of item k, counted from the newest, is k.
+        read = torch.where(rows != 0, drop(local, self.options.item_dropout, to=UNKNOWN), 0)[:, 1:]
+        profile = self.user_tower.profile(users, len(rows))
+        states = self.user_tower.encoder(profile, functional.embedding(read, table), rows[:, 1:] != 0)
+
+        slots, target = targets(batch, local - FIRST)
+        chosen = unit(rearrange(states, "b w d -> (b w) d")[slots])  # (n, dim)
+        pull = self._pull(batch, local, table, slots, vectors[target])
+        weight = torch.full_like(chosen[:, 0], 1 / max(len(chosen), 1))
+        return self.objective(
+            Examples(
+                users=chosen,
+                items=vectors,
+                target=target,
+                scale=self.scale,
+                pull=pull,
+                weight=weight,
+                log_inclusion=inclusion,
+                value=None if batch.values is None else target_values(batch, slots),
+                negative=torch.randint(len(vectors), (len(chosen),)) if self.options.objective == "bpr" else None,
+            )
+        )
+
+    def _candidates(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Which items a batch needs: item rows (c,), the batch's rows counted in them (from FIRST), log inclusion."""
+        catalogue = len(self.frequency)
+        device = batch.rows.device
+        sampled = self.options.objective == "sampled-softmax"
+        if not sampled and self.options.objective != "in-batch":
+            return torch.arange(catalogue, device=device), batch.rows, None
+        drawn = batch.rows.flatten()
+        if sampled:
+            uniform = torch.randint(catalogue, (self.options.candidates,), device=device) + FIRST
+            drawn = torch.cat([uniform, drawn])
+        distinct, position = torch.unique(drawn, return_inverse=True)
+        local = position[len(drawn) - batch.rows.numel() :].view_as(batch.rows)
+        padding = int(distinct[0] == 0)  # padding, if any, sorts first
+        local = torch.where(batch.rows != 0, local + (FIRST - padding), 0)
+        chosen = distinct[padding:] - FIRST
+        inclusion = log_inclusion(
+            self.frequency, targets=int(batch.fresh.sum()), uniform=self.options.candidates if sampled else 0
+        )
+        return chosen, local, inclusion[chosen]
+
+    def _pull(self, batch: Batch, local: Tensor, table: Tensor, slots: Tensor, following: Tensor) -> Tensor:
+        """What each example is drawn to: the next item, and with a horizon those after it. (n, dim)."""
+        if self.options.horizon == 0:
+            return following
+        weight = horizon_weights(batch, self.options.horizon)  # (batch, width, width)
+        ahead = weight @ functional.embedding(local, table)  # (batch, width, dim)
+        return rearrange(ahead, "b w d -> (b w) d")[slots]
+
+    @torch.no_grad()
+    def freeze_items(self, items: Inputs) -> Tensor:
+        """Embed the catalogue, hand it to the user tower, return it: (items, dim)."""
+        from train.towers import in_blocks
+
+        vectors = in_blocks(self.item_tower, items)
+        self.user_tower.freeze_items(vectors)
+        return vectors
+
+
+def targets(batch: Batch, local: Tensor) -> tuple[Tensor, Tensor]:
+    """The examples of a batch: flat slots into (batch, width) states, and the item that followed each.
+
+    local: (batch, width). The state at slot k (k-th newest item) is to find item k - 1; slot 0, the profile, the
+    oldest item, where the window reaches back to it.
+    """
+    width = batch.rows.shape[1]
+    offset = torch.arange(width, device=local.device)
+    slot = (offset > 0) & (offset <= batch.fresh[:, None]) & (offset < batch.lengths[:, None])
+    slot[:, 0] = batch.fresh == batch.lengths
+    oldest = local.gather(1, batch.lengths[:, None] - 1)
+    following = torch.cat([oldest, local[:, :-1]], dim=1)  # (batch, width)
+    slots = slot.flatten().nonzero()[:, 0]
+    return slots, following.flatten()[slots]
+
+
+def target_values(batch: Batch, slots: Tensor) -> Tensor:
+    """What the user said of each example's target: (n,)."""
+    assert batch.values is not None
+    oldest = batch.values.gather(1, batch.lengths[:, None] - 1)
+    return torch.cat([oldest, batch.values[:, :-1]], dim=1).flatten()[slots]
+
+
+def horizon_weights(batch: Batch, horizon: float) -> Tensor:
+    """Share of each item in what the state at each slot is drawn to: (batch, width, width), rows sum to 1.
+
+    Slot k counts item j < k by horizon^(k - 1 - j); slot 0, the profile, item j by horizon^(length - 1 - j).
+    """
+    width = batch.rows.shape[1]
+    offset = torch.arange(width, device=batch.rows.device)
+    ahead = (offset[:, None] - 1 - offset[None, :]).expand(len(batch.rows), -1, -1)  # (batch, slot, item)
+    ahead = torch.where(offset[None, :, None] == 0, batch.lengths[:, None, None] - 1 - offset, ahead)
+    weight = torch.where(ahead >= 0, horizon ** ahead.clamp(min=0).float(), 0.0)
+    return weight / weight.sum(dim=-1, keepdim=True)
+
+
+def features_of(table: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """The rows of a table of features."""
+    return {name: values[rows] for name, values in table.items()}
