@@ -190,7 +190,7 @@ def words(series: pl.Series, *, text: bool = False) -> pl.Series:
     if series.dtype.is_float():
         series = series.fill_nan(None)
         whole = pl.col("value").cast(pl.Int64, strict=False)
-        is_whole = (pl.col("value") == pl.col("value").floor()) & (pl.col("value").abs() <= EXACT_INTEGER)
+        is_whole = (pl.col("value") == pl.col("value").floor()) & (pl.col("value").abs() < 2.0**63)
         chosen = pl.when(is_whole).then(whole.cast(pl.String)).otherwise(pl.col("value").cast(pl.String))
         return series.to_frame("value").select(chosen.alias(series.name)).to_series()
     if series.dtype != pl.String:
