@@ -1,0 +1,93 @@
+"""Golden cases: inputs and the vectors they must give, so that a client in any language can prove itself."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from export.samples import STRANGE_TEXT, Padding, Sampler
+from retrieval.records import Batch
+from retrieval.schema import FORMAT_VERSION, OUTPUT_NAME, SIDES, Feature, Side
+
+ROWS: Final = 7
+MANY: Final = 256  # the largest batch that clients send in one call
+
+
+def golden(pair_id: str, towers: dict[Side, tuple[ort.InferenceSession, Sampler]]) -> dict[str, Any]:
+    """The content of `golden.json`: for each tower a list of {"inputs": {name: lists}, "embedding": lists}.
+
+    NaN stands as null, for JSON cannot write it. Infinities, which it cannot write either, are not among the inputs.
+    """
+    content: dict[str, Any] = {"format_version": FORMAT_VERSION, "pair_id": pair_id}
+    for side in SIDES:
+        session, sampler = towers[side]
+        content[side] = [_case(session, _writable(batch)) for batch in batches(sampler)]
+    return content
+
+
+def batches(sampler: Sampler) -> Iterator[Batch]:
+    """Batches of 0, 1, 7 and 256 rows, lists of every length that matters, both padding sides, all missing."""
+    longest = sampler.max_length
+    padding: Padding
+    if sampler.has_lists:
+        for width in (0, 1, longest, longest + 30):
+            for padding in ("left", "right"):
+                yield sampler.batch(ROWS, width, seed=1, padding=padding)
+    else:
+        yield sampler.batch(ROWS, 0, seed=1)
+    yield sampler.batch(0, 0, seed=1)
+    yield sampler.batch(0, 3, seed=1)
+    yield sampler.batch(1, longest, seed=1)
+    yield sampler.batch(MANY, min(longest, 10), seed=1)
+    yield sampler.missing(1, 0)
+    yield sampler.missing(2, 3)
+    yield _strange(sampler)
+
+
+def _strange(sampler: Sampler) -> Batch:
+    """Every strange text once, alone in its feature."""
+    batch = sampler.missing(len(STRANGE_TEXT), 1)
+    for feature in sampler.features:
+        if feature.is_text:
+            batch[feature.name][..., :].reshape(-1)[:] = STRANGE_TEXT
+    return batch
+
+
+def _writable(batch: Batch) -> Batch:
+    return {
+        name: array if array.dtype == object else np.where(np.isinf(array), np.float32(np.nan), array)
+        for name, array in batch.items()
+    }
+
+
+def _case(session: ort.InferenceSession, batch: Batch) -> dict[str, Any]:
+    vectors = session.run([OUTPUT_NAME], batch)[0]
+    return {"inputs": {name: to_json(array) for name, array in batch.items()}, "embedding": to_json(vectors)}
+
+
+def to_json(array: npt.NDArray[Any]) -> Any:
+    """Nested lists. A float32 is written with the fewest digits that read back as the same float32."""
+    if array.ndim > 1:
+        return [to_json(row) for row in array]
+    if array.dtype == object:
+        return array.tolist()
+    return [None if np.isnan(value) else float(str(value)) for value in array]
+
+
+def from_json(values: Any, feature: Feature) -> npt.NDArray[Any]:
+    """Nested lists -> the array they were written from; lists of no rows have no columns."""
+    if len(feature.shape) == 1:
+        return _row(values, feature)
+    if not values:
+        return np.empty((0, feature.size or 0), object if feature.is_text else np.float32)
+    return np.stack([_row(row, feature) for row in values])
+
+
+def _row(values: Any, feature: Feature) -> npt.NDArray[Any]:
+    if not feature.is_text:
+        return np.asarray([np.nan if value is None else value for value in values], dtype=np.float32)
+    texts = np.empty(len(values), dtype=object)
+    texts[:] = values
+    return texts

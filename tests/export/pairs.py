@@ -1,0 +1,108 @@
+"""A pair of real towers with random weights, and the Python path that stands for `train.preprocess`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from export.samples import Sampler
+from retrieval.records import Batch
+from retrieval.schema import SIDES, Feature, Side
+from retrieval.vocabulary import Vocabulary
+from train.encoders import ENCODERS, EncoderShape
+from train.features import Column
+from train.preprocess import Preprocess, Scaler
+from train.towers import ItemTower, UserTower
+
+MAX_LENGTH = 6
+DIM = 16
+ITEMS = Vocabulary([*(f"i{n}" for n in range(30)), "Amélie", "千と千尋", "🎬"])
+WORDS = Vocabulary(["drama", "comedy", "film noir", "дети"])
+
+USER = (
+    Feature(name="age", kind="number"),
+    Feature(name="occupation of user", kind="category"),
+    Feature(name="likes", kind="categories"),
+    Feature(name="history", kind="history", max_length=MAX_LENGTH),
+)
+ITEM = (
+    Feature(name="item_id", kind="category"),
+    Feature(name="year", kind="number"),
+    Feature(name="genres", kind="categories"),
+    Feature(name="poster", kind="vector", size=5),
+)
+FEATURES: dict[Side, tuple[Feature, ...]] = {"user": USER, "item": ITEM}
+VOCABULARIES: dict[Side, dict[str, Vocabulary]] = {
+    "user": {"occupation of user": WORDS, "likes": WORDS, "history": ITEMS},
+    "item": {"item_id": ITEMS, "genres": WORDS},
+}
+NUMBERS: dict[Side, dict[str, tuple[float, float]]] = {"user": {"age": (35.0, 12.0)}, "item": {"year": (1990.0, 15.0)}}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What export takes of a checkpoint."""
+
+    user_tower: UserTower
+    item_tower: ItemTower
+    preprocess: Preprocess
+
+    def tower(self, side: Side) -> nn.Module:
+        return self.user_tower if side == "user" else self.item_tower
+
+
+def columns(side: Side) -> list[Column]:
+    out = []
+    for feature in FEATURES[side]:
+        mean, std = NUMBERS[side].get(feature.name, (0.0, 1.0))
+        height = len(VOCABULARIES[side][feature.name]) if feature.is_text else 0
+        out.append(
+            Column(name=feature.name, kind=feature.kind, height=height, size=feature.size or 0, mean=mean, std=std)
+        )
+    return out
+
+
+def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0) -> Pair:
+    """Towers with every weight moved away from its first value, so that none is zero by chance."""
+    torch.manual_seed(seed)
+    shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.1, max_length=MAX_LENGTH)
+    item = ItemTower(columns("item"), dim=DIM, id_column="item_id", feature_dropout=0.1).eval()
+    user = UserTower(columns("user"), dim=DIM, encoder=ENCODERS[encoder](shape), feature_dropout=0.1).eval()
+    with torch.no_grad():
+        for tower in (item, user):
+            for weight in tower.parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+        user.freeze_items(nn.functional.normalize(torch.randn(len(ITEMS) - 2, DIM), dim=-1))
+    scalers = {side: {name: Scaler(mean=m, std=s) for name, (m, s) in NUMBERS[side].items()} for side in SIDES}
+    return Pair(user, item, Preprocess(features=FEATURES, numbers=scalers, vocabularies=VOCABULARIES, values=None))
+
+
+def sampler(side: Side) -> Sampler:
+    return Sampler(features=FEATURES[side], vocabularies=VOCABULARIES[side], numbers=NUMBERS[side])
+
+
+def encode(side: Side, batch: Batch) -> Batch:
+    """Raw named arrays -> what a tower takes, a value at a time: slow, and plain to read."""
+    out: Batch = {}
+    for feature in FEATURES[side]:
+        array = batch[feature.name]
+        if not feature.is_text:
+            out[feature.name] = array
+            continue
+        row_of = np.vectorize(VOCABULARIES[side][feature.name].row, otypes=[np.int64])
+        rows = row_of(array) if array.size else array.astype(np.int64)
+        out[feature.name] = newest_first(rows, feature.max_length) if feature.max_length else rows
+    return out
+
+
+def newest_first(rows: npt.NDArray[np.int64], max_length: int) -> npt.NDArray[np.int64]:
+    out = np.zeros((len(rows), max_length), dtype=np.int64)
+    for row, values in enumerate(rows):
+        kept = values[values != 0][::-1][:max_length]
+        out[row, : len(kept)] = kept
+    return out
+
+
+__all__ = ["DIM", "FEATURES", "ITEMS", "MAX_LENGTH", "SIDES", "VOCABULARIES", "Pair", "encode", "make_pair", "sampler"]

@@ -1,0 +1,120 @@
+"""Both towers into a bundle: what is there afterwards, and that a wrong one leaves nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.contract import verify_towers
+from export.golden import from_json
+from export.pair import export_towers
+from export.parity import session_of
+from retrieval.bundle import Bundle
+from retrieval.errors import BundleError, ExportError
+from retrieval.publish import publishing
+from retrieval.schema import SIDES, Side
+from retrieval.tower import Tower
+from tests.export.pairs import FEATURES, Pair, make_pair
+
+
+@pytest.fixture(scope="module")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle")
+    with publishing(path) as draft:
+        export_towers(make_pair(), draft)
+    return path
+
+
+def test_bundle_holds_the_contract(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    assert bundle.names == {"user_tower.onnx", "item_tower.onnx", "schema.json", "golden.json"}
+    assert bundle.schema.precision == "fp32"
+    assert bundle.schema.opset == 18
+    for side in SIDES:
+        tower = bundle.schema.tower(side)
+        assert tower.inputs == FEATURES[side]
+        Tower(bundle.file(tower.file), tower, dim=bundle.schema.dim, pair_id=bundle.pair_id)
+    verify_towers(bundle)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_golden_cases_are_what_torch_gives(bundle_path: Path, side: Side) -> None:
+    pair = make_pair()
+    content = Bundle.open(bundle_path).read_json("golden.json")
+    assert {len(case["embedding"]) for case in content[side]} >= {0, 1, 7, 256}
+    for case in content[side]:
+        batch = {feature.name: from_json(case["inputs"][feature.name], feature) for feature in FEATURES[side]}
+        rows = {name: torch.from_numpy(array) for name, array in pair.preprocess.encode(side, batch).items()}
+        with torch.no_grad():
+            expected = pair.tower(side)(rows).numpy()
+        found = np.asarray(case["embedding"], dtype=np.float32).reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_json_is_strict(bundle_path: Path) -> None:
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is not JSON")
+
+    for name in ("schema.json", "golden.json"):
+        json.loads((bundle_path / name).read_text(), parse_constant=refuse)
+
+
+def test_a_tower_that_does_not_agree_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = make_pair()
+    right = pair.preprocess.encode
+
+    def wrong(side: Side, raw: Any) -> Any:
+        encoded = right(side, raw)
+        if side == "user":
+            encoded["history"] = encoded["history"][:, ::-1].copy()  # oldest first
+        return encoded
+
+    monkeypatch.setattr(pair.preprocess, "encode", wrong)
+    with pytest.raises(ExportError, match=r"user_tower.onnx: .* differ by .*; nothing was written"):
+        publish(pair, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tower_that_is_not_of_unit_length_leaves_nothing(tmp_path: Path) -> None:
+    pair = make_pair()
+    forward = pair.item_tower.forward
+    pair.item_tower.forward = lambda inputs: 2 * forward(inputs)  # type: ignore[method-assign]
+    with pytest.raises(ExportError, match=r"item_tower.onnx: .* a vector has length 2, expected 1"):
+        publish(pair, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def publish(pair: Pair, path: Path) -> None:
+    with publishing(path) as draft:
+        export_towers(pair, draft)
+
+
+def test_verify_names_a_golden_case_that_fails(bundle_path: Path, tmp_path: Path) -> None:
+    source = Bundle.open(bundle_path)
+    golden = source.read_json("golden.json")
+    golden["user"][3]["embedding"][0][0] += 0.001
+    with publishing(tmp_path / "other") as draft:
+        for name in source.names - {"golden.json"}:
+            draft.write_bytes(name, source.file(name).read_bytes())
+        draft.write_json("golden.json", golden)
+    with pytest.raises(BundleError, match=r"user_tower.onnx: golden case 4 differs by 0.001"):
+        verify_towers(Bundle.open(tmp_path / "other"))
+
+
+def test_verify_names_an_operator_that_is_not_allowed(bundle_path: Path, tmp_path: Path) -> None:
+    source = Bundle.open(bundle_path)
+    model = onnx.load(str(source.file("item_tower.onnx")))
+    last = model.graph.node[-1]
+    model.graph.node.append(onnx.helper.make_node("Round", [last.output[0]], ["embedding"], name="round"))
+    last.output[0] = model.graph.node[-1].input[0] = "before"
+    session_of(model.SerializeToString())  # it does load
+    with publishing(tmp_path / "other") as draft:
+        for name in source.names - {"item_tower.onnx"}:
+            draft.write_bytes(name, source.file(name).read_bytes())
+        draft.write_bytes("item_tower.onnx", model.SerializeToString())
+    with pytest.raises(BundleError, match=r"item_tower.onnx: operator ai.onnx.Round is not one"):
+        verify_towers(Bundle.open(tmp_path / "other"))
