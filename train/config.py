@@ -1,8 +1,9 @@
 """The config file: every key with its default, its type and what it does, in one place.
 
-A key is a field of one of the dataclasses below, made by `key`. `load` checks a TOML file against them, `init` writes
-their help as comments. A default of None on a key that is not a name of a file or column means "auto": chosen by
-`train/recipe.py` from what the data is.
+A key is a field of one of the dataclasses below, made by `key`. `load` checks a TOML file against them, `config_text`
+writes their help as comments. A default of None on a key that is not the name of a file or column means "auto", which
+may be written out: chosen from what the data is, by `train/recipe.py`, and the length of a history by
+`train/dataset.py`.
 """
 
 import dataclasses
@@ -20,7 +21,6 @@ from retrieval.errors import ConfigError, nearest
 from retrieval.schema import KINDS, SIDES, Feature, Side
 
 CONFIG_NAME: Final = "twotower.toml"
-HISTORY_LENGTH: Final = 50  # of a history that names none
 
 
 def key(
@@ -337,7 +337,7 @@ def _value(value: Any, hint: Any, rules: Mapping[str, Any], at: str) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if types.NoneType in kinds:
         kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
-        if value == "auto" and str not in kinds:
+        if value == "auto" and (str not in kinds or rules["choices"] is not None):
             return None
     (kind,) = kinds
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -392,7 +392,7 @@ def _features(side: Side, raw: Mapping[str, Any], data: Data, where: _Where) -> 
             raise ConfigError(f"{where.at(f'{side}.{word}')} is not a key{nearest(word, ['features'])}")
     if "features" not in raw:
         if side == "user":
-            return (Feature(name="history", kind="history", max_length=HISTORY_LENGTH),)
+            return (Feature(name="history", kind="history"),)
         return (Feature(name=data.item, kind="category"),)
     entries = raw["features"]
     if not isinstance(entries, dict) or not entries:
@@ -435,8 +435,6 @@ def _feature(side: Side, name: str, raw: Any, where: _Where) -> Feature:
         raise ConfigError(f'{at}: a vector needs its size, for example {{ kind = "vector", size = 384 }}')
     if kind == "hash" and "buckets" not in options:
         raise ConfigError(f'{at}: a hash needs its buckets, for example {{ kind = "hash", buckets = 100000 }}')
-    if kind == "history":
-        options.setdefault("max_length", HISTORY_LENGTH)
     return Feature(name=name, kind=kind, **options)
 
 

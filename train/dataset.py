@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ PREPROCESS_NAME = "preprocess.json"
 class Dataset:
     """Prepared data.
 
+    config: as it was read, with the length of the history filled in.
     users, items: row i is user or item row i; the id column first, then the features, then all other columns.
     interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
         dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
@@ -102,6 +104,7 @@ def prepare(config: Config) -> Dataset:
     column = ordered.get_column("split") if "split" in ordered.columns else None
     split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
     interactions = ordered.select("user", "item", "value", "time").with_columns(split)
+    config = _with_history_length(config, interactions)
     fitted = preprocessing.fit(
         features={"user": config.user_features, "item": config.item_features},
         users=users,
@@ -136,6 +139,30 @@ def _last_of_pair(users: npt.NDArray[np.uint32], items: npt.NDArray[np.uint32]) 
     last = np.ones(len(pairs), np.bool_)
     last[order[:-1]] = grouped[1:] != grouped[:-1]
     return last
+
+
+HISTORY_LENGTHS: Final = (50, 100, 200)
+
+
+def history_length(counts: npt.NDArray[np.integer[Any]]) -> int:
+    """How many of the newest items of a history count, if the config leaves it open.
+
+    counts: interactions per user. Returns the least of `HISTORY_LENGTHS` that holds half of the histories whole.
+    """
+    median = float(np.median(counts)) if len(counts) else 0.0
+    return next((length for length in HISTORY_LENGTHS if length >= median), HISTORY_LENGTHS[-1])
+
+
+def _with_history_length(config: Config, interactions: pl.DataFrame) -> Config:
+    if config.history is None or config.history.max_length is not None:
+        return config
+    train = interactions.filter(pl.col("split") == "train").get_column("user")
+    length = history_length(train.value_counts().get_column("count").to_numpy())
+    features = tuple(
+        replace(feature, max_length=length) if feature.kind == "history" else feature
+        for feature in config.user_features
+    )
+    return replace(config, user_features=features)
 
 
 def _interactions(table: Table, config: Config) -> pl.DataFrame:

@@ -1,0 +1,55 @@
+"""Folder: the content of a dataset folder, published whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from train.config import CONFIG_NAME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Tables by name (written as Parquet) and config files by name."""
+
+    tables: Mapping[str, pl.DataFrame]
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+def publish(content: Folder, to: Path) -> Path:
+    """Write a dataset folder; one that is there is replaced at the end. Returns the path of its `twotower.toml`."""
+    to = to.absolute()
+    to.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    try:
+        for name, table in content.tables.items():
+            table.write_parquet(staging / f"{name}.parquet")
+        for name, text in content.configs.items():
+            (staging / name).write_text(text, encoding="utf-8")
+        staging.chmod(0o777 & ~_umask())
+        replace_folder(staging, to)
+    except BaseException:  # an interrupt too: nothing half-written stays
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return to / CONFIG_NAME
+
+
+def replace_folder(new: Path, to: Path) -> None:
+    """Put a folder in the place of another, which may not be there."""
+    if to.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{to.name}-old-", dir=to.parent)) / to.name
+        to.rename(old)
+        new.rename(to)
+        shutil.rmtree(old.parent, ignore_errors=True)
+    else:
+        new.rename(to)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
