@@ -14,7 +14,7 @@ class MultiHeadAttention(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int, *, dropout: float = 0.0, exponent: float = 0.5) -> None:
-        """dim must be a multiple of heads; exponent: the power of the head's width that divides the logits."""
+        """Dim must be a multiple of heads; exponent: the power of the head's width that divides the logits."""
         super().__init__()
         assert dim % heads == 0, f"{heads} heads do not divide {dim}"
         self.heads = heads

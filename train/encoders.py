@@ -5,6 +5,7 @@ history is the k-th newest item whatever the padding. A state is what is known u
 of the output is the profile alone, the state of a user without history.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from train import config
 from train.attention import BLOCKED, MultiHeadAttention
 
 
@@ -59,7 +61,7 @@ class Encoder(nn.Module):
 
 
 class Block(nn.Module):
-    """One causal block: attention with a bias by distance, then a network a slot, each beside a short cut (pre-norm)."""
+    """One causal block: attention biased by distance, then a network a slot, each with a short cut (pre-norm)."""
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
@@ -85,7 +87,8 @@ class Block(nn.Module):
         present = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)  # (batch, 1 + k)
         read = self.attention(normed[:, : wanted.shape[1]], normed, padding=~present, bias=bias)
         wanted = wanted + self.dropout(read)
-        return wanted + self.dropout(self.network(self.network_norm(wanted)))
+        out: Tensor = wanted + self.dropout(self.network(self.network_norm(wanted)))
+        return out
 
     def _bias(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """The learned bias where a slot may read another, BLOCKED where that one is newer. (heads, queries, keys)."""
@@ -125,7 +128,8 @@ class Attention(Encoder):
         for number, block in enumerate(self.blocks, start=1):
             # The last block is asked for two slots only: attention linear, not square, in the history.
             states = block(states, slots, only_first=2 if number == len(self.blocks) else None)
-        return newest(self.norm(states[:, :2]), mask)
+        found: Tensor = newest(self.norm(states[:, :2]), mask)
+        return found
 
     def _input(self, profile: Tensor, history: Tensor) -> Tensor:
         states = torch.cat([rearrange(profile, "b d -> b 1 d"), history * self.history_scale], dim=1)
@@ -182,7 +186,7 @@ class Features(Encoder):
         return out
 
 
-# The name in the config -> what builds the encoder. An encoder added here is a valid `[model] encoder`.
+# The name in the config -> the user encoder.
 ENCODERS: Final[dict[str, Callable[[EncoderShape], Encoder]]] = {
     "attention": Attention,
     "mean": Mean,
@@ -190,8 +194,16 @@ ENCODERS: Final[dict[str, Callable[[EncoderShape], Encoder]]] = {
 }
 
 
+def user_encoder(options: config.Encoder, shape: EncoderShape) -> Encoder:
+    """Build the encoder that a config names. shape: what the config says for all encoders; the options win."""
+    own = {
+        name: value for name in ("layers", "heads", "dropout") if (value := getattr(options, name, None)) is not None
+    }
+    return ENCODERS[options.name](dataclasses.replace(shape, **own))
+
+
 def perceptron(shape: EncoderShape) -> nn.Module:
-    """dim -> 2 dim -> dim, normalised first."""
+    """Dim -> 2 dim -> dim, normalised first."""
     return nn.Sequential(
         nn.LayerNorm(shape.dim),
         nn.Linear(shape.dim, 2 * shape.dim),

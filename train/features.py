@@ -18,7 +18,7 @@ CLAMP_VECTOR = 1e15  # its square summed over a vector still fits float32
 class Column:
     """What a tower must know of an input to build its part of the network.
 
-    height: category, categories, history: rows of the vocabulary, the two reserved ones included.
+    height: category, categories, hash, history: rows of the vocabulary, the two reserved ones included.
     size: vector only. mean, std: number only, fitted on training rows.
     """
 
@@ -90,6 +90,7 @@ class VectorEmbedding(nn.Module):
 EMBEDDINGS = {
     "number": NumberEmbedding,
     "category": CategoryEmbedding,
+    "hash": CategoryEmbedding,
     "categories": CategoriesEmbedding,
     "vector": VectorEmbedding,
 }
@@ -100,7 +101,8 @@ def unit(vectors: Tensor) -> Tensor:
     norm = vectors.norm(dim=-1, keepdim=True)
     none = norm < 1e-12
     first = torch.eye(1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)[0]  # (dim,)
-    return (vectors + none * first) / torch.where(none, 1.0, norm)
+    scaled: Tensor = (vectors + none * first) / torch.where(none, 1.0, norm)
+    return scaled
 
 
 class FeatureEmbedding(nn.Module):
@@ -146,7 +148,7 @@ class FeatureEmbedding(nn.Module):
         """Some categories made unknown or missing. values: (n,) or (n, length)."""
         if name == self.id_column:
             return drop(values, self.id_dropout, to=UNKNOWN)
-        if kind == "category":
+        if kind in ("category", "hash"):
             half = self.feature_dropout / 2
             return drop(drop(values, half, to=UNKNOWN), half, to=0)
         if kind == "categories":

@@ -58,7 +58,7 @@ def sampled_softmax(examples: Examples) -> Tensor:
     softmax Bengio and Senécal 2008), so the sum, hence in the limit its gradient, is the full softmax's in
     expectation. A row's own target is there for certain: its term stands as it is.
     """
-    total = LogSumExp.apply(
+    total = LogSumExp.apply(  # type: ignore[no-untyped-call]  # torch does not type it
         examples.users, examples.items, examples.scale, examples.log_inclusion, examples.target, examples.weight
     )
     attraction = (examples.users * examples.pull).sum(dim=-1) * examples.scale  # (n,)
@@ -85,7 +85,7 @@ def bpr(examples: Examples) -> Tensor:
 
 
 def rating(examples: Examples) -> Tensor:
-    """Squared error of the scaled cosine against the standardised value (Koren et al. 2009, equation 2, less biases)."""
+    """Squared error of the scaled cosine against the standardised value (Koren et al. 2009, eq. 2, no biases)."""
     assert examples.value is not None
     said = (examples.users * examples.items[examples.target]).sum(dim=-1) * examples.scale
     return ((said - examples.value).square() * examples.weight).sum()
@@ -108,7 +108,7 @@ class LogSumExp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]  # torch types it for any arguments
+    def forward(
         ctx: Any,
         users: Tensor,
         items: Tensor,
@@ -141,13 +141,13 @@ class LogSumExp(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         users, items, scale = ctx.saved_tensors
         return users * gradient, items * gradient, scale * gradient, None, None, None
 
 
 def log_inclusion(frequency: Tensor, *, targets: int, uniform: int, supplied: Tensor | None = None) -> Tensor:
-    """log of the probability that an item is among a batch's candidates.
+    """Log of the probability that an item is among a batch's candidates.
 
     frequency: (c,) share of the training targets that are the item; `targets` of them are drawn a batch.
     uniform: how many items are drawn evenly from the catalogue, with replacement: counted by `frequency`'s length.

@@ -1,4 +1,4 @@
-"""UserTower and ItemTower: named tensors -> unit vectors. Plain modules; Lightning knows nothing of them nor they of it."""
+"""UserTower and ItemTower: named tensors -> unit vectors. Plain modules that know nothing of Lightning."""
 
 from collections.abc import Callable, Mapping, Sequence
 

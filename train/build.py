@@ -1,0 +1,95 @@
+"""Config and preprocess -> the towers, untrained: the one place that reads both."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from retrieval.schema import Feature, Side
+from retrieval.vocabulary import FIRST
+from train.config import Config
+from train.encoders import EncoderShape, user_encoder
+from train.features import Column
+from train.pair import Pair, PairOptions
+from train.preprocess import Batch, Preprocess
+from train.towers import ItemTower, UserTower
+
+T = TypeVar("T")
+
+
+def given(value: T | None) -> T:
+    """What a resolved config leaves to nobody else."""
+    assert value is not None
+    return value
+
+
+def columns(preprocess: Preprocess, side: Side) -> tuple[Column, ...]:
+    """What a tower must know of its inputs, in the order of the features."""
+    return tuple(_column(preprocess, side, feature) for feature in preprocess.features(side))
+
+
+def _column(preprocess: Preprocess, side: Side, feature: Feature) -> Column:
+    if feature.kind == "number":
+        scaler = preprocess.scaler(side, feature.name)
+        return Column(name=feature.name, kind="number", mean=scaler.mean, std=scaler.std)
+    if feature.kind == "vector":
+        assert feature.size is not None
+        return Column(name=feature.name, kind="vector", size=feature.size)
+    if feature.kind == "hash":
+        assert feature.buckets is not None
+        return Column(name=feature.name, kind="hash", height=feature.buckets + FIRST)
+    return Column(name=feature.name, kind=feature.kind, height=len(preprocess.vocabulary(side, feature.name)))
+
+
+def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
+    """Both towers of a resolved config. frequency: (items,) share of the training targets."""
+    model, train = config.model, config.train
+    encoder = model.user
+    assert encoder is not None
+    dim, hidden = given(model.dim), given(train.id_dropout)
+    history = config.history
+    shape = EncoderShape(
+        dim=dim,
+        layers=given(model.layers),
+        heads=given(model.heads),
+        dropout=given(model.dropout),
+        max_length=history.max_length if history is not None and history.max_length else 1,
+    )
+    item_columns = columns(preprocess, "item")
+    is_id = any(column.name == config.data.item and column.kind in ("category", "hash") for column in item_columns)
+    return Pair(
+        UserTower(
+            columns(preprocess, "user"),
+            dim=dim,
+            encoder=user_encoder(encoder, shape),
+            feature_dropout=hidden,
+        ),
+        ItemTower(
+            item_columns,
+            dim=dim,
+            id_column=config.data.item if is_id else None,
+            id_dropout=hidden,
+            feature_dropout=hidden,
+        ),
+        options=PairOptions(
+            objective=given(train.objective),
+            candidates=given(train.candidates),
+            temperature=given(train.temperature),
+            item_dropout=hidden,
+        ),
+        frequency=frequency,
+    )
+
+
+def tensors(batch: Batch) -> dict[str, Tensor]:
+    """Encoded arrays as tensors, on the CPU. They share memory where numpy lets them."""
+    return {name: torch.from_numpy(np.require(values, requirements=["W", "C"])) for name, values in batch.items()}
+
+
+def frequency(items: Sequence[int] | npt.NDArray[np.integer], *, catalogue: int) -> Tensor:
+    """Share of the training interactions that each item has: (catalogue,) float32."""
+    counts = np.bincount(np.asarray(items, dtype=np.int64), minlength=catalogue)
+    return torch.from_numpy((counts / max(counts.sum(), 1)).astype(np.float32))

@@ -1,0 +1,84 @@
+"""Checkpoint: what passes from `train` to `export`, and no further."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from retrieval.errors import TrainError
+from train.build import frequency, pair
+from train.config import Config
+from train.dataset import CONFIG_NAME, PREPROCESS_NAME
+from train.preprocess import Preprocess
+from train.towers import ItemTower, UserTower
+
+FOLDER: Final = "training"  # of the artifact folder
+BEST_NAME: Final = "checkpoint.ckpt"
+LAST_NAME: Final = "last.ckpt"
+HISTORY_NAME: Final = "history.jsonl"
+SUMMARY_NAME: Final = "summary.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained pair, for export: towers in eval mode, on the CPU, float32, with the item vectors filled in.
+
+    config: resolved, nothing left open. facts: `summary.json`.
+    """
+
+    user_tower: UserTower
+    item_tower: ItemTower
+    preprocess: Preprocess
+    config: Config
+    facts: dict[str, Any]
+
+
+def load(folder: Path) -> Trained:
+    """Read the training of an artifact folder. Raises TrainError, naming the file, where it cannot be read."""
+    training = folder / FOLDER
+    if not training.is_dir():
+        raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
+    config = Config.from_dict(_json(training / CONFIG_NAME), source=str(training / CONFIG_NAME))
+    preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
+    state = read(training / BEST_NAME)["state_dict"]
+    weights = {name.removeprefix("pair."): tensor for name, tensor in state.items()}
+    trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
+    try:
+        trained.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainError(
+            f"{training / BEST_NAME}: not the towers of {CONFIG_NAME} beside it ({error}); train again"
+        ) from error
+    trained = trained.cpu().float().eval()
+    for weight in trained.parameters():
+        weight.requires_grad_(False)
+    return Trained(
+        user_tower=trained.user_tower,
+        item_tower=trained.item_tower,
+        preprocess=preprocess,
+        config=config,
+        facts=_json(training / SUMMARY_NAME),
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file; tensors and plain values only, never code."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainError(f'{path}: no such checkpoint; run "twotower train" first') from None
+    except Exception as error:  # torch raises what it likes on a damaged file
+        reason = str(error).split("\n")[0][:120]
+        raise TrainError(f"{path}: not a checkpoint that can be read ({reason}); train again") from error
+    return content
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrainError(f"{path}: no such file; train again") from None
+    except ValueError as error:
+        raise TrainError(f"{path}: not JSON ({error}); train again") from None

@@ -1,0 +1,149 @@
+"""DataModule: the dataset as tensors, batches by epoch, and the validation that Lightning asks for."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from retrieval.csr import CSR, from_pairs
+from retrieval.vocabulary import FIRST
+from train.batches import Batch, Histories, batches
+from train.build import given, tensors
+from train.config import Config
+from train.dataset import Dataset
+
+Rows = npt.NDArray[np.int64]
+
+VALIDATION_SCORES = 400_000_000  # users x items ranked after an epoch, at most: seconds, not minutes
+VALIDATION_USERS = 2_000  # but at least so many users, where there are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Users to rank for: their rows, what they had done before, what they did next, and what is not to be ranked."""
+
+    users: Rows
+    history: CSR
+    wanted: CSR
+    seen: CSR
+
+
+def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth:
+    """What validation asks. limit: users at most, drawn by the seed."""
+    frame = dataset.interactions.with_row_index("position")
+    wanted = frame.filter(pl.col("split") == "valid")
+    users = np.unique(wanted.get_column("user").to_numpy()).astype(np.int64)
+    if limit is not None and len(users) > limit:
+        users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
+    position_of = np.full(dataset.users.height, -1, np.int64)
+    position_of[users] = np.arange(len(users))
+
+    def lists(part: pl.DataFrame) -> CSR:
+        owners = position_of[part.get_column("user").to_numpy()]
+        chosen = owners >= 0
+        return from_pairs(owners[chosen], part.get_column("item").to_numpy()[chosen], height=len(users))
+
+    known = frame.filter(pl.col("split").is_in(["train", "valid-fold-in"]))
+    # With a random split a user's training rows lie on both sides of the truth: the input stops before it.
+    first = wanted.group_by("user").agg(pl.col("position").min().alias("first"))
+    timed = dataset.interactions.get_column("time").null_count() < frame.height
+    before = known.join(first, on="user", maintain_order="left") if timed else known
+    before = before.filter(pl.col("position") < pl.col("first")) if timed else before
+    return Truth(users=users, history=lists(before), wanted=lists(wanted), seen=lists(known))
+
+
+def newest_first(history: CSR, max_length: int) -> Rows:
+    """Lists of item rows, oldest first -> rows of the item vocabulary as a tower takes them. (n, k) int64."""
+    offset = np.arange(min(max_length, int(history.lengths.max(initial=0))))
+    inside = offset < history.lengths[:, None]
+    position = np.where(inside, history.indptr[1:, None] - 1 - offset, 0)
+    padded = np.append(history.indices, 0)  # an empty CSR has nothing at position 0
+    return np.where(inside, padded[position] + FIRST, 0)
+
+
+class EpochBatches(IterableDataset[Batch]):
+    """The batches of one epoch, cut when they are iterated."""
+
+    def __init__(self, histories: Histories, *, config: Config, shuffle: bool, epoch: int) -> None:
+        self.histories, self.config, self.shuffle, self.epoch = histories, config, shuffle, epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        history = self.config.history
+        return batches(
+            self.histories,
+            max_length=history.max_length if history is not None and history.max_length else 1,
+            batch_size=given(self.config.train.batch_size),
+            shuffle=self.shuffle,
+            # By epoch, not one stream: a resumed training goes on as if it had never stopped.
+            generator=np.random.default_rng((self.config.train.seed, self.epoch)),
+        )
+
+
+class DataModule(lightning.LightningDataModule):
+    """A prepared dataset as batches.
+
+    config: resolved. users, items: the static features of every user and item, a tensor a column.
+    """
+
+    def __init__(self, dataset: Dataset, config: Config, *, ordered: bool) -> None:
+        super().__init__()
+        self.config, self.ordered = config, ordered
+        train = dataset.rows("train")
+        self.histories = Histories.from_rows(
+            train.get_column("user").to_numpy().astype(np.int64),
+            train.get_column("item").to_numpy().astype(np.int64),
+            _standardised(train.get_column("value")) if config.train.objective == "rating" else None,
+        )
+        self.users = tensors(dataset.preprocess.encode_table("user", dataset.users))
+        self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))
+        limit = max(VALIDATION_SCORES // max(dataset.items.height, 1), VALIDATION_USERS)
+        self.truth = truth(dataset, limit=limit, seed=config.train.seed)
+
+    @property
+    def epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer is not None else 0
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        """Called anew each epoch: `reload_dataloaders_every_n_epochs=1`."""
+        cut = EpochBatches(self.histories, config=self.config, shuffle=not self.ordered, epoch=self.epoch)
+        return DataLoader(cut, batch_size=None)
+
+    def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
+        """The validated users' features and histories, in blocks."""
+        size = 512
+        blocks = []
+        for start in range(0, len(self.truth.users), size):
+            stop = min(start + size, len(self.truth.users))
+            block = {name: values[self.truth.users[start:stop]] for name, values in self.users.items()}
+            history = self.config.history
+            if history is not None and history.max_length:
+                block[history.name] = torch.from_numpy(
+                    newest_first(self.truth.history.block(start, stop), history.max_length)
+                )
+            blocks.append(block)
+        return DataLoader(blocks, batch_size=None)  # type: ignore[arg-type]  # a list is a map-style dataset
+
+    def transfer_batch_to_device(
+        self,
+        batch: Batch | dict[str, Tensor],
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002  (Lightning's signature)
+    ) -> Batch | dict[str, Tensor]:
+        if isinstance(batch, Batch):
+            return batch.to(device)
+        return {name: values.to(device) for name, values in batch.items()}
+
+
+def _standardised(values: pl.Series) -> npt.NDArray[np.float32]:
+    """Values in standard deviations from their mean; a missing one is the mean."""
+    known = values.cast(pl.Float64)
+    mean, std = known.mean(), known.std()
+    assert isinstance(mean, float)
+    spread = std if isinstance(std, float) and std > 0 else 1.0
+    return ((known.fill_null(mean) - mean) / spread).cast(pl.Float32).to_numpy()

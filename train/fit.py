@@ -1,0 +1,242 @@
+"""`twotower train`: a config to two trained towers in DIR/training."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import resource
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+
+from retrieval.console import note
+from retrieval.errors import TrainError
+from train import build, checkpoint, recipe
+from train import config as configs
+from train.config import Config
+from train.datamodule import DataModule
+from train.dataset import Dataset, prepare
+from train.module import Module
+from train.progress import Progress
+
+WORK_NAME: Final = ".training-work"  # beside the published folder, until the training is whole
+OLD_NAME: Final = ".training-old"
+RESUME_NAME: Final = "resume.json"  # what a training must agree in to be gone on with
+MONITORED: Final = "ndcg@10"
+
+
+@click.command(short_help="Train the two towers.")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts/model"),
+    show_default=True,
+    help="The artifact folder.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable."
+)
+@click.option("--resume", is_flag=True, help="Go on where the last training of this folder stopped.")
+@click.option("--refit", is_flag=True, help="Train on everything, for as long as validation chose before.")
+def train(config: Path, out: Path, overrides: tuple[str, ...], resume: bool, refit: bool) -> None:
+    """Train the two towers of a CONFIG file and leave them in DIR/training.
+
+    Each epoch ranks the whole catalogue for the held-out users; the best epoch is kept.
+
+    Example: twotower train data/ml-100k/twotower.toml --out artifacts/ml-100k --set train.epochs=3
+    """
+    fit(configs.load(config, overrides=overrides), out, resume=resume, refit=refit)
+
+
+def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False) -> dict[str, Any]:
+    """Train and publish DIR/training whole; until then the previous one stands.
+
+    Returns the summary. Raises TrainError where training diverges, cannot be resumed or has nothing to refit.
+    """
+    started = time.monotonic()
+    chosen = _chosen_epochs(out) if refit else None
+    if refit:
+        config = dataclasses.replace(config, split=dataclasses.replace(config.split, kind="none"))
+    dataset = prepare(config)
+    facts = recipe.statistics(dataset)
+    resolved = recipe.resolve(config, facts)
+    if chosen is not None:
+        resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=chosen))
+    work = _work_folder(out, resolved, dataset.fingerprint(), resume=resume)
+    dataclasses.replace(dataset, config=resolved).save(work)
+    module, trainer = _run(dataset, resolved, work, ordered=facts.ordered)
+    summary = _summary(module, trainer, dataset, resolved, facts, seconds=time.monotonic() - started, refit=refit)
+    lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
+    (work / checkpoint.HISTORY_NAME).write_text(lines, encoding="utf-8")
+    (work / checkpoint.SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    _publish(work, out)
+    best = summary["best"]
+    measured = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if "@" in name)
+    note(f"trained {len(module.epochs)} epochs in {summary['seconds']:.0f} s; kept epoch {best['epoch']}: {measured}")
+    return summary
+
+
+def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tuple[Module, lightning.Trainer]:
+    train = config.train
+    torch.manual_seed(train.seed)
+    data = DataModule(dataset, config, ordered=ordered)
+    frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
+    module = Module(build.pair(config, dataset.preprocess, frequency=frequency), config)
+    validated = len(data.truth.users) > 0
+    callbacks: list[Callback] = [
+        Progress(),
+        ModelCheckpoint(
+            dirpath=work,
+            filename=Path(checkpoint.BEST_NAME).stem,
+            monitor=MONITORED if validated else None,
+            mode="max",
+            save_weights_only=True,
+            enable_version_counter=False,
+        ),
+        ModelCheckpoint(dirpath=work, filename=Path(checkpoint.LAST_NAME).stem, enable_version_counter=False),
+    ]
+    if validated:
+        callbacks.append(EarlyStopping(MONITORED, mode="max", patience=build.given(train.patience), check_finite=False))
+    else:
+        note(f"no validation rows: training for {train.epochs} epochs, and keeping the last")
+    last = work / checkpoint.LAST_NAME
+    with _quiet_lightning():
+        trainer = lightning.Trainer(
+            accelerator=train.accelerator,
+            devices=1,
+            max_epochs=train.epochs,
+            callbacks=callbacks,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            default_root_dir=work,
+        )
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit:
+            # Lightning turns Ctrl-C into an exit of its own.
+            raise KeyboardInterrupt from None
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not module.epochs:
+        raise TrainError(f"{work}: nothing was trained: no epoch was run")
+    return module, trainer
+
+
+def _chosen_epochs(out: Path) -> int:
+    """How many epochs validation chose in the training that a refit follows."""
+    path = out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME
+    try:
+        best = json.loads(path.read_text(encoding="utf-8"))["best"]
+        return int(best["epoch"])
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainError(
+            f'{path}: --refit needs a training to take the number of epochs from; run "twotower train" without it first'
+        ) from error
+
+
+def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -> Path:
+    """The folder to train in: fresh, or, to resume, with the last checkpoint of a training of the same kind."""
+    work, done, old = out / WORK_NAME, out / checkpoint.FOLDER, out / OLD_NAME
+    if old.exists() and not done.exists():
+        old.rename(done)  # a publication was cut short between its two renames
+    name = {"config": _comparable(config), "fingerprint": fingerprint}
+    if resume:
+        source = work if (work / checkpoint.LAST_NAME).exists() else done
+        if not (source / checkpoint.LAST_NAME).exists():
+            raise TrainError(f'{out}: nothing to resume; run "twotower train" without --resume')
+        if json.loads((source / RESUME_NAME).read_text(encoding="utf-8")) != name:
+            raise TrainError(
+                f"{source}: that training had another config or other data; run without --resume, "
+                "or with the config it was started with (train.epochs and train.patience may differ)"
+            )
+        if source != work:
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(source, work)
+        return work
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (work / RESUME_NAME).write_text(json.dumps(name, ensure_ascii=False), encoding="utf-8")
+    return work
+
+
+def _comparable(config: Config) -> Any:
+    """What must be the same for a training to go on: all but where it is read from and how long it lasts."""
+    content = config.to_dict()
+    del content["source"]
+    for key in ("epochs", "patience", "accelerator"):
+        del content["train"][key]
+    return json.loads(json.dumps(content))
+
+
+def _publish(work: Path, out: Path) -> None:
+    """Put the finished training in the place of the previous one."""
+    done, old = out / checkpoint.FOLDER, out / OLD_NAME
+    shutil.rmtree(old, ignore_errors=True)
+    if done.exists():
+        done.rename(old)
+    work.rename(done)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _summary(
+    module: Module,
+    trainer: lightning.Trainer,
+    dataset: Dataset,
+    config: Config,
+    facts: recipe.Statistics,
+    *,
+    seconds: float,
+    refit: bool,
+) -> dict[str, Any]:
+    """What `summary.json` says of a training."""
+    measured = [epoch for epoch in module.epochs if MONITORED in epoch]
+    best = max(measured, key=lambda epoch: float(epoch[MONITORED])) if measured else module.epochs[-1]
+    trained_s = sum(float(epoch["seconds"]) for epoch in module.epochs)
+    return {
+        "best": best,
+        "epochs": len(module.epochs),
+        "steps": trainer.global_step,
+        "seconds": seconds,
+        "seconds_to_best": sum(float(epoch["seconds"]) for epoch in module.epochs[: int(best["epoch"])]),
+        "interactions_per_second": facts.interactions * len(module.epochs) / max(trained_s, 1e-9),
+        "peak_memory_bytes": _peak_memory_bytes(),
+        "refit": refit,
+        "recipe": {"model": config.to_dict()["model"], "train": config.to_dict()["train"]},
+        "statistics": dataclasses.asdict(facts),
+        "parameters": sum(weight.numel() for weight in module.parameters()),
+        "fingerprint": dataset.fingerprint(),
+    }
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory this process held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep back what Lightning says of itself: its advice is on loaders and loggers that are not used here."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch")
+        warnings.filterwarnings("ignore", message=r".*(does not have many workers|checkpoint directory|ckpt_path).*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

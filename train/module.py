@@ -1,0 +1,119 @@
+"""LightningModule: wiring only. What is computed stands in `pair`, what it is fed in `datamodule`."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+
+from retrieval import metrics
+from retrieval.errors import TrainError
+from train.batches import Batch
+from train.build import given
+from train.config import Config
+from train.datamodule import DataModule
+from train.pair import Pair
+
+K = 10  # what validation cuts at
+
+
+class Module(lightning.LightningModule):
+    """A pair in training."""
+
+    def __init__(self, pair: Pair, config: Config) -> None:
+        super().__init__()
+        self.pair, self.config = pair, config
+        self.epochs: list[dict[str, Any]] = []
+        self._sum = torch.zeros(())
+        self._steps = 0
+        self._started = time.monotonic()
+        self._vectors: list[Tensor] = []
+
+    @property
+    def data(self) -> DataModule:
+        data: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it in fit
+        return data
+
+    def on_fit_start(self) -> None:
+        self.users = {name: values.to(self.device) for name, values in self.data.users.items()}
+        self.items = {name: values.to(self.device) for name, values in self.data.items.items()}
+
+    def on_train_epoch_start(self) -> None:
+        # By epoch, as the batches are: dropout after a resume is what it would have been.
+        torch.manual_seed(self.config.train.seed * 1_000_003 + self.current_epoch)
+        self._sum, self._steps, self._started = torch.zeros((), device=self.device), 0, time.monotonic()
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002  (Lightning's signature)
+        users = {name: values[batch.users] for name, values in self.users.items()}
+        loss = self.pair.loss(batch, users, self.items)
+        self._sum += loss.detach()  # summed where it is; nothing waits for it, nothing is logged a step
+        self._steps += 1
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._vectors = []
+        self._item_vectors = self.pair.freeze_items(self.items)
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:  # noqa: ARG002
+        self._vectors.append(self.pair.user_tower(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish_epoch(self._ranked())
+
+    def on_train_epoch_end(self) -> None:
+        if not len(self.data.truth.users):
+            self._finish_epoch({})
+
+    def _ranked(self) -> dict[str, float]:
+        """Recall and NDCG of the whole catalogue on the validated users."""
+        truth = self.data.truth
+        ranks = metrics.ranks(
+            torch.cat(self._vectors).float().cpu().numpy(),
+            self._item_vectors.float().cpu().numpy(),
+            truth.wanted,
+            truth.seen,
+        )
+        measured = {
+            f"{name}@{K}": float(np.nanmean(metric(ranks, truth.wanted, k=K)))
+            for name, metric in (("recall", metrics.recall), ("ndcg", metrics.ndcg))
+        }
+        self.log_dict(measured)
+        return measured
+
+    def _finish_epoch(self, measured: dict[str, float]) -> None:
+        """Note what the epoch came to. Raises TrainError where the loss is no number any more."""
+        loss = float(self._sum) / max(self._steps, 1)
+        if not np.isfinite(loss):
+            raise TrainError(
+                f"the loss is {loss} in epoch {self.current_epoch + 1}: training diverged; "
+                f"try a smaller train.lr than {self.config.train.lr:g}"
+            )
+        self.epochs.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "step": self.global_step,
+                "train_loss": loss,
+                **measured,
+                "tau": float(1 / self.pair.scale),
+                "seconds": time.monotonic() - self._started,
+            }
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epochs"] = self.epochs
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.epochs = checkpoint["epochs"]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        train = self.config.train
+        matrices = [weight for weight in self.pair.parameters() if weight.ndim > 1]
+        others = [weight for weight in self.pair.parameters() if weight.ndim <= 1]
+        return torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": given(train.weight_decay)}, {"params": others, "weight_decay": 0.0}],
+            lr=given(train.lr),
+            betas=(0.9, 0.98),
+            fused=self.device.type in ("cpu", "cuda"),
+        )

@@ -1,0 +1,89 @@
+"""The default recipe: what a config leaves open, chosen by what the data is; never by its name."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from train import config as configs
+from train.config import Config
+from train.dataset import Dataset
+
+FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What a recipe is chosen by, over the training rows.
+
+    lengths: mean length of a history; ordered: whether times tell what came first.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    mean_length: float
+    ordered: bool
+    values: bool
+
+
+def statistics(dataset: Dataset) -> Statistics:
+    rows = dataset.rows("train")
+    times = rows.get_column("time")
+    lengths = np.bincount(rows.get_column("user").to_numpy())
+    return Statistics(
+        users=int((lengths > 0).sum()),
+        items=dataset.items.height,
+        interactions=rows.height,
+        mean_length=rows.height / max(int((lengths > 0).sum()), 1),
+        ordered=is_ordered(dataset),
+        values=times.len() > 0 and rows.get_column("value").null_count() < rows.height,
+    )
+
+
+def is_ordered(dataset: Dataset) -> bool:
+    """Whether the order of a history means anything.
+
+    Without a time column the rows stand in the order of the file, which is an order unless the split ignores it.
+    Where times are given and all alike, nothing came before anything.
+    """
+    times = dataset.interactions.get_column("time")
+    if times.null_count() == times.len():
+        return dataset.config.split.kind in ("leave-one-out", "time")
+    return times.n_unique() > 1
+
+
+def resolve(config: Config, facts: Statistics) -> Config:
+    """Fill in everything a config leaves open."""
+    small = facts.items <= FULL_SOFTMAX
+    model, train = config.model, config.train
+    dim = model.dim or 64
+    heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
+    has_history = config.history is not None
+    user = model.user or (
+        configs.Attention() if has_history and facts.ordered else configs.Mean() if has_history else configs.Mlp()
+    )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(
+            model,
+            dim=dim,
+            heads=heads,
+            layers=model.layers or (2 if small else 1),
+            dropout=0.3 if model.dropout is None else model.dropout,
+            user=user,
+            item=model.item or configs.Mean(),
+        ),
+        train=dataclasses.replace(
+            train,
+            objective=train.objective or ("softmax" if small else "sampled-softmax"),
+            epochs=train.epochs or 40,
+            patience=train.patience or 5,
+            batch_size=train.batch_size or 2000,
+            lr=train.lr or 0.003,
+            weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
+            candidates=train.candidates or 1024,
+            temperature=train.temperature or 0.07,
+            id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
+        ),
+    )
