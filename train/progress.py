@@ -18,12 +18,12 @@ class Progress(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
         if sys.stderr.isatty() and not console.is_quiet():
-            data: Any = trainer.datamodule
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
             label = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self._bar = click.progressbar(length=len(data.histories.items), label=label, file=sys.stderr)
             self._bar.__enter__()
 
-    def on_train_batch_end(  # type: ignore[override]  # the batch is ours
+    def on_train_batch_end(
         self,
         trainer: lightning.Trainer,  # noqa: ARG002
         module: lightning.LightningModule,  # noqa: ARG002
