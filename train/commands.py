@@ -19,3 +19,47 @@ def fetch(name: str, source: Path | None, to: Path | None, force: bool) -> None:
 
     config = run(name, to=to or Path("data") / name, source=source, force=force)
     click.echo(config)
+
+
+@click.command(epilog="Example: twotower init ratings.csv --items films.csv --users people.csv -o twotower.toml")
+@click.argument("interactions", type=click.Path(path_type=Path))
+@click.option("--items", type=click.Path(path_type=Path), help="Table of items.")
+@click.option("--users", type=click.Path(path_type=Path), help="Table of users.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("twotower.toml"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there already.")
+def init(interactions: Path, items: Path | None, users: Path | None, out: Path, force: bool) -> None:
+    """Look at your tables and write a commented config that works unchanged.
+
+    INTERACTIONS is a table of who did what: .parquet, .csv, .tsv or .jsonl.
+    """
+    from retrieval.console import note
+    from train.init import write_config
+
+    written = write_config(interactions, items=items, users=users, out=out, force=force)
+    for side, features in (
+        ("user", written.dataset.config.user_features),
+        ("item", written.dataset.config.item_features),
+    ):
+        note(f"{side} features: " + ", ".join(f"{feature.name} ({feature.kind})" for feature in features))
+    for found in written.left_out:
+        note(f'column "{found.column}" is no feature: {found.remark}')
+    click.echo(written.path)
+
+
+@click.command(epilog="Example: twotower inspect data/ml-100k/twotower.toml")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True, help="Users and items to show.")
+def inspect(config: Path, rows: int) -> None:
+    """What is in the tables, before training: sizes, sparsity, time, each feature, the first rows."""
+    from train.config import load
+    from train.dataset import prepare
+    from train.inspect import report
+
+    click.echo(report(prepare(load(config)), rows=rows))

@@ -51,6 +51,8 @@ class Data:
     users: str | None = key(None, "Table of users; without it users are the ids of the interactions.")
     user: str = key("user_id", "Column with the user's id.")
     item: str = key("item_id", "Column with the item's id.")
+    items_id: str | None = key(None, "Column of the items with the item's id, if it has another name there.")
+    users_id: str | None = key(None, "Column of the users with the user's id, if it has another name there.")
     value: str | None = key(None, "Column of the interactions with a rating, count or weight.")
     time: str | None = key(None, "Column of the interactions with a number, date or ISO time; without it, file order.")
     title: str | None = key(None, "Column of the items that is shown in answers.")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from train.config import ENCODERS, Data, Model, Split, Train
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COLUMN: Final = 40  # where the comment of a key begins
+_WIDTH: Final = 120
 
 
 def render(
@@ -71,7 +73,11 @@ def _keys(cls: type[Any], chosen: Mapping[str, Any]) -> list[str]:
 
 
 def _line(code: str, comment: str) -> str:
-    return f"{code:<{_COLUMN}}  # {comment}" if comment else code
+    """A key with its comment beside it, or above where it is too long for that."""
+    line = f"{code:<{_COLUMN}}  # {comment}" if comment else code
+    if len(line) <= _WIDTH or not comment:
+        return line
+    return "\n".join([*(f"# {part}" for part in textwrap.wrap(comment, _WIDTH - 2)), code])
 
 
 def _entry(feature: Feature) -> str:

@@ -219,7 +219,10 @@ def _entities(config: Config, side: Side, *, seen: pl.Series) -> pl.DataFrame:
 
 def _columns(table: Table, config: Config, side: Side, key: str, features: Sequence[Feature]) -> pl.DataFrame:
     """A table of users or items with its columns typed: id, features, then the rest as it is."""
-    names = ids(table.column(key, what=f"data.{side}"), where=f'{table.path}: column "{key}"', text=table.text)
+    data = config.data
+    own = (data.users_id if side == "user" else data.items_id) or key
+    what = f"data.{side}" if own == key else f"data.{side}s_id"
+    names = ids(table.column(own, what=what), where=f'{table.path}: column "{own}"', text=table.text)
     repeated = names.filter(names.is_duplicated() & names.is_not_null())
     if len(repeated):
         raise DataError(
@@ -228,18 +231,19 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
         )
     columns = {key: names.alias(key)}
     for feature in features:
+        if feature.name == key:
+            continue
         if feature.name not in table.columns:
             raise DataError(
                 f'{config.source}: {side} feature "{feature.name}" is not a column of {table.path}'
                 f"{nearest(feature.name, table.columns)}"
             )
-        if feature.name != key:
-            columns[feature.name] = _feature(table, feature)
+        columns[feature.name] = _feature(table, feature)
     history = config.history.name if side == "user" and config.history is not None else None
     for other in table.columns:
-        if other not in columns and other != history:
+        if other not in columns and other not in (own, history):
             columns[other] = _other(table.typed(other))
-    title = config.data.title
+    title = data.title
     if side == "item" and title is not None and title not in columns:
         raise DataError(f'{table.path}: no column "{title}" (data.title){nearest(title, table.columns)}')
     frame = pl.DataFrame(list(columns.values()))

@@ -1,0 +1,204 @@
+"""Look at a user's own tables and write a config for them, with comments, that works unchanged."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from retrieval.errors import ConfigError, DataError
+from retrieval.schema import SIDES, Feature, Side
+from train import guess
+from train.config import load
+from train.config_text import render
+from train.dataset import Dataset, prepare
+from train.splits import SPLITS
+from train.tables import Table, read
+
+HISTORY_NAMES: Final = ("history", "past_items", "user_history")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The config that was written, the data it prepares to, and the columns that are left out, with why."""
+
+    path: Path
+    dataset: Dataset
+    left_out: Sequence[guess.Guess]
+
+
+def write_config(
+    interactions: Path,
+    *,
+    items: Path | None = None,
+    users: Path | None = None,
+    out: Path,
+    force: bool = False,
+) -> Written:
+    """Guess the columns of the tables and write a config that has been tried on them.
+
+    Raises ConfigError if the file is there already, DataError if no column looks like users or items, or if the tables
+    cannot be prepared.
+    """
+    if out.exists() and not force:
+        raise ConfigError(f"{out}: already there; --force replaces it, or name another file by -o")
+    table = read(interactions)
+    tables: dict[Side, Table | None] = {"user": read(users) if users else None, "item": read(items) if items else None}
+    keys = _keys(table, tables)
+    data = _data(table, tables, keys, out)
+    found: dict[Side, list[guess.Guess]] = {
+        side: _features(tables[side], keys=keys, side=side, title=data.get("title")) for side in SIDES
+    }
+    features = {side: [g.feature for g in found[side] if g.feature is not None] for side in found}
+    history = next(name for name in HISTORY_NAMES if name not in {feature.name for feature in features["user"]})
+    features["user"].append(Feature(name=history, kind="history"))
+    left_out = [g for side in found for g in found[side] if g.feature is None]
+    text = render(
+        heading=_heading(left_out),
+        data=data,
+        features=features,
+        remarks={(side, g.column): g.remark for side in found for g in found[side] if g.feature is not None},
+        split=_split(table, keys["user"].column),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
+    trial = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        dataset = prepare(load(trial))
+        trial.chmod(0o644)
+        trial.replace(out)
+    finally:
+        trial.unlink(missing_ok=True)
+    return Written(path=out, dataset=dataset, left_out=left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """The column of the interactions with an id, and that of the side's own table, if there is one."""
+
+    column: str
+    own: str | None
+
+
+def _keys(table: Table, tables: dict[Side, Table | None]) -> dict[Side, _Key]:
+    """Which columns are the ids. A table of its own says it best: the values must meet."""
+    columns = list(table.columns)
+    keys: dict[Side, _Key] = {}
+    words = {"user": guess.USER_WORDS, "item": guess.ITEM_WORDS}
+    for side in SIDES:
+        free = [name for name in columns if name not in {key.column for key in keys.values()}]
+        chosen = guess.by_name(free, words[side], prefer=("id", "key"))
+        keys[side] = _Key(chosen or "", None)
+    rest = [name for name in columns if name not in {key.column for key in keys.values()}]
+    for side in SIDES:
+        own, key = tables[side], keys[side]
+        names = [key.column] if key.column else rest
+        best: tuple[float, str, str] | None = None
+        for name in names:
+            found = guess.id_series(table, name)
+            if found is None:
+                continue
+            match = guess.key_of(own, found, words=(*words[side], "id", "key")) if own is not None else None
+            meets = guess.overlap(found, _ids(own, match)) if own is not None and match is not None else 0.0
+            # Without a name or a table to go by: the column of text or whole numbers with the most repeats.
+            repeats = 1 - found.n_unique() / len(found)
+            candidate = (meets + (0 if own is not None else repeats), name, match or "")
+            if best is None or candidate[0] > best[0]:
+                best = candidate
+        if best is None or (not key.column and best[0] <= 0):
+            valid = ", ".join(f'"{name}"' for name in columns)
+            named = (
+                f'{table.path}: column "{key.column}" has empty values or fractions'
+                if key.column
+                else (f"{table.path}: no column looks like the id of a {side} among {valid}")
+            )
+            raise DataError(f"{named}; rename the column to {side}_id, or write the config by hand")
+        if own is not None and not best[2]:
+            raise DataError(
+                f'{own.path}: no column has the values of "{best[1]}" of {table.path}, each once; is it the {side}s?'
+            )
+        keys[side] = _Key(best[1], best[2] or None)
+        rest = [name for name in rest if name != best[1]]
+    return keys
+
+
+def _ids(table: Table, name: str) -> pl.Series:
+    found = guess.id_series(table, name)
+    assert found is not None
+    return found
+
+
+def _data(table: Table, tables: dict[Side, Table | None], keys: dict[Side, _Key], out: Path) -> dict[str, str]:
+    folder = out.parent.absolute()
+
+    def relative(path: Path) -> str:
+        return Path(os.path.relpath(path.absolute(), folder)).as_posix()
+
+    data = {"interactions": relative(table.path)}
+    for side in SIDES:
+        own = tables[side]
+        if own is not None:
+            data[f"{side}s"] = relative(own.path)
+    for side in SIDES:
+        key = keys[side]
+        data[side] = key.column
+        if key.own is not None and key.own != key.column:
+            data[f"{side}s_id"] = key.own
+    rest = [name for name in table.columns if name not in (data["user"], data["item"])]
+    time = guess.by_name([name for name in rest if guess.is_time(table, name)], guess.TIME_WORDS) or next(
+        (name for name in rest if guess.is_date_text(table.typed(name))), None
+    )
+    if time is not None:
+        data["time"] = time
+        rest.remove(time)
+    value = guess.by_name([name for name in rest if table.typed(name).dtype.is_numeric()], guess.VALUE_WORDS)
+    if value is not None:
+        data["value"] = value
+    items = tables["item"]
+    if items is not None:
+        texts = [name for name in items.columns if name != keys["item"].own and items.typed(name).dtype == pl.String]
+        title = guess.by_name(texts, guess.TITLE_WORDS)
+        if title is not None:
+            data["title"] = title
+    return data
+
+
+def _features(table: Table | None, *, keys: dict[Side, _Key], side: Side, title: str | None) -> list[guess.Guess]:
+    """An embedding of each item, then whatever the columns of the table make."""
+    key = keys[side]
+    found = []
+    if side == "item":
+        feature = Feature(name=key.column, kind="category")
+        found.append(guess.Guess(column=key.column, feature=feature, remark="A learned embedding per item."))
+    if table is None:
+        return found
+    for name in table.columns:
+        if name in (key.own, key.column) or (side == "item" and name == title):
+            continue
+        found.append(guess.feature_of(table, name))
+    return found
+
+
+def _heading(left_out: Sequence[guess.Guess]) -> str:
+    lines = ["Written by twotower init from your tables: look it over, then: twotower run FILE"]
+    if left_out:
+        lines += ["", "Columns that are shown and filtered by, but are no features:"]
+        lines += [f"  {found.column}: {found.remark}" for found in left_out]
+    return "\n".join(lines)
+
+
+def _split(table: Table, user: str) -> dict[str, Any]:
+    """The last of each user, as long as users have more than a few; else at random. A column that says it decides."""
+    for name in table.columns:
+        series = table.frame.get_column(name)
+        if series.dtype == pl.String and set(series.str.to_lowercase().unique()) <= {*SPLITS} and series.n_unique() > 1:
+            return {"kind": "column", "column": name}
+    found = guess.id_series(table, user)
+    assert found is not None
+    counts = found.drop_nulls().value_counts().get_column("count")
+    return {"kind": "leave-one-out" if guess.share(counts >= 3) >= 0.1 else "random"}
