@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from train import config
 from train.attention import BLOCKED, MultiHeadAttention
+from train.dropout import Dropout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +73,9 @@ class Block(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(shape.max_length + 1, shape.heads))
         self.network_norm = nn.LayerNorm(dim)
         self.network = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(shape.dropout), nn.Linear(2 * dim, dim)
+            nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(shape.dropout), nn.Linear(2 * dim, dim)
         )
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, states: Tensor, mask: Tensor, *, only_first: int | None = None) -> Tensor:
         """states: (batch, 1 + k, dim), the profile's and the items', newest first; mask: (batch, k).
@@ -111,7 +112,7 @@ class Attention(Encoder):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__(shape)
         self.history_scale = nn.Parameter(torch.tensor(shape.dim**0.5))
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.dim)
 
@@ -145,7 +146,7 @@ class Mean(Encoder):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__(shape)
         self.history_scale = nn.Parameter(torch.tensor(shape.dim**0.5))
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.network = perceptron(shape)
         self.norm = nn.LayerNorm(shape.dim)
 
@@ -208,9 +209,9 @@ def perceptron(shape: EncoderShape) -> nn.Module:
         nn.LayerNorm(shape.dim),
         nn.Linear(shape.dim, 2 * shape.dim),
         nn.GELU(),
-        nn.Dropout(shape.dropout),
+        Dropout(shape.dropout),
         nn.Linear(2 * shape.dim, shape.dim),
-        nn.Dropout(shape.dropout),
+        Dropout(shape.dropout),
     )
 
 
