@@ -7,6 +7,7 @@ ids; (n + 1) int64 offsets of records; n int64 rows in the order of the ids' byt
 a JSON object.
 """
 
+import itertools
 import json
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from retrieval.errors import BundleError
 MAGIC: Final = b"TTLOOK1\n"
 HEADER_BYTES: Final = 32
 FEW: Final = 64  # ids looked up by bisection before a dictionary of all of them is worth its making
+BISECTED: Final = 50  # a dictionary entry costs about a fiftieth of a bisection
 SMALL: Final = 5_000  # so few ids that the dictionary is made at once
 
 Rows = npt.NDArray[np.int64]
@@ -67,7 +69,7 @@ class Lookup:
     def ids(self) -> list[str]:
         """All ids by row."""
         whole, ends = bytes(self._ids), self._id_ends.tolist()
-        return [whole[start:end].decode() for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        return [whole[start:end].decode() for start, end in itertools.pairwise(ends)]
 
     def record(self, row: int) -> dict[str, Any]:
         """The columns of a row, without its id."""
@@ -83,6 +85,12 @@ class Lookup:
                 return self._bisect(wanted)
             rows = self._rows = {name: row for row, name in enumerate(self.ids())}
         return rows.get(wanted)
+
+    def rows(self, wanted: Sequence[str]) -> list[int | None]:
+        """The row of each id, or None. A few among many are bisected, however often that is asked."""
+        if self._rows is None and len(wanted) * BISECTED < self._count:
+            return [self._bisect(name) for name in wanted]
+        return [self.row(name) for name in wanted]
 
     def _bisect(self, wanted: str) -> int | None:
         try:

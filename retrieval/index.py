@@ -1,0 +1,343 @@
+"""Index: FAISS behind build, search, add, remove, save, load. It speaks rows; -1 and -inf stand for "none".
+
+What was built is never changed: vectors added later are kept beside it and searched exactly, removed rows are hidden.
+Filtered search never asks FAISS for more than k and drops what does not pass: with an attribute that follows the
+geometry that loses most results. It looks only at what passes: all of it if that is little, else through a bitmap.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from retrieval import csr, exact
+from retrieval.csr import CSR
+from retrieval.errors import BundleError, QueryError
+from retrieval.kinds import LEAST, Effort, Kind, lists_of, search_parameters, train
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+FEW_KEPT: Final = 5_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
+MANY_EXCLUDED: Final = 1_000  # beyond, a query's exclusions become a bitmap instead of further candidates
+WIDEST: Final = 4_096  # candidates beyond which exact search is no dearer
+ADD_BLOCK: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows that a search may find. Made by `Index.select`, good for that state of the index.
+
+    mask: (height,) or None if every row may be found. count: how many may.
+    """
+
+    mask: Mask | None
+    count: int
+    height: int
+    _base: Vectors = field(repr=False)
+    _added: Vectors = field(repr=False)
+
+    @property
+    def share(self) -> float:
+        return self.count / self.height if self.height else 0.0
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows, rising."""
+        return np.arange(self.height) if self.mask is None else np.flatnonzero(self.mask)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Vectors of those rows: (count, d)."""
+        split = np.searchsorted(self.rows, len(self._base))
+        return np.concatenate([self._base[self.rows[:split]], self._added[self.rows[split:] - len(self._base)]])
+
+    @cached_property
+    def base_mask(self) -> Mask | None:
+        return None if self.mask is None else self.mask[: len(self._base)]
+
+    @cached_property
+    def added_mask(self) -> Mask | None:
+        return None if self.mask is None else self.mask[len(self._base) :]
+
+    @cached_property
+    def selector(self) -> Any:
+        """For FAISS; it keeps a reference to the bits."""
+        return (
+            None if self.base_mask is None else faiss.IDSelectorBitmap(np.packbits(self.base_mask, bitorder="little"))
+        )
+
+
+class Index:
+    """Rows by inner product. Searching is safe from many threads; adding and removing are not while others search."""
+
+    def __init__(
+        self,
+        structure: Any,
+        kind: Kind,
+        *,
+        effort: Effort = LEAST,
+        added: Vectors | None = None,
+        removed: Rows | None = None,
+    ) -> None:
+        """Use `build` or `load`."""
+        self.structure = structure
+        self.kind = kind
+        self.effort = effort
+        self.dim = int(structure.d)
+        self.base = _whole_vectors(structure)
+        self.added = np.empty((0, self.dim), dtype=np.float32) if added is None else added
+        self.removed = np.empty(0, dtype=np.int64) if removed is None else removed
+        self._all = self.select(None)
+
+    @classmethod
+    def build(cls, vectors: Vectors, kind: Kind, *, seed: int = 0) -> "Index":
+        """Build over vectors.
+
+        vectors: (n, d) float32, unit rows, n >= 1; may be memory-mapped: it is read a block at a time.
+        """
+        count, dim = vectors.shape
+        if kind.is_flat:
+            structure = faiss.IndexFlatIP(dim)
+        else:
+            base = faiss.index_factory(dim, kind.factory, faiss.METRIC_INNER_PRODUCT)
+            train(base, vectors, seed=seed)
+            structure = faiss.IndexRefineFlat(base)
+        for start in range(0, count, ADD_BLOCK):
+            structure.add(np.ascontiguousarray(vectors[start : start + ADD_BLOCK]))
+        return cls(structure, kind)
+
+    @classmethod
+    def load(cls, path: Path, kind: Kind, *, effort: Effort, added: Vectors, removed: Rows) -> "Index":
+        """Map a saved structure into memory; processes share its pages.
+
+        path: of a file whose checksum was verified: FAISS trusts what it reads.
+        Raises BundleError if it is not a structure of that kind.
+        """
+        try:
+            structure = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise BundleError(f'{path}: FAISS cannot read it; make it again with "twotower index build"') from error
+        if isinstance(structure, faiss.IndexFlat) != kind.is_flat or structure.d != added.shape[1]:
+            raise BundleError(
+                f'{path}: is not the index that index.json tells of; make it again with "twotower index build"'
+            )
+        return cls(structure, kind, effort=effort, added=added, removed=removed)
+
+    def save(self, path: Path) -> None:
+        """Write the structure that was built; `added` and `removed` are kept by whoever saves. Raises OSError."""
+        try:
+            faiss.write_index(self.structure, str(path))
+        except RuntimeError as error:  # FAISS says no more than that writing failed
+            raise OSError(28, "FAISS could not write it; no space left", str(path)) from error
+
+    @property
+    def height(self) -> int:
+        """The number of rows, removed ones included: a row is below it."""
+        return len(self.base) + len(self.added)
+
+    @property
+    def count(self) -> int:
+        """The number of rows that can be found."""
+        return self.height - len(self.removed)
+
+    def add(self, vectors: Vectors) -> Rows:
+        """Add rows. vectors: (m, d) float32, unit rows. Returns their rows, (m,)."""
+        rows = np.arange(self.height, self.height + len(vectors))
+        self.added = np.concatenate([self.added, np.asarray(vectors, dtype=np.float32).reshape(-1, self.dim)])
+        self._all = self.select(None)
+        return rows
+
+    def remove(self, rows: Rows) -> None:
+        """Let rows be found no more. Rows of others stay as they are. Rows outside the index are an IndexError."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.height):
+            raise IndexError(f"a row to remove is not in 0 .. {self.height - 1}")
+        self.removed = np.union1d(self.removed, rows)
+        self._all = self.select(None)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Vectors of rows, removed ones too. rows: (r,), none negative. Returns (r, d), a copy."""
+        found = np.empty((len(rows), self.dim), dtype=np.float32)
+        late = rows >= len(self.base)
+        found[~late] = self.base[rows[~late]]
+        found[late] = self.added[rows[late] - len(self.base)]
+        return found
+
+    def select(self, mask: Mask | None) -> Selection:
+        """The rows of a mask (height,) that are not removed; None for all."""
+        if len(self.removed):
+            mask = np.ones(self.height, dtype=np.bool_) if mask is None else mask.copy()
+            mask[self.removed] = False
+        count = self.height if mask is None else int(np.count_nonzero(mask))
+        return Selection(mask, count, self.height, self.base, self.added)
+
+    def search(
+        self,
+        vectors: Vectors,
+        *,
+        k: int,
+        among: Selection | None = None,
+        exclude: CSR | None = None,
+        effort: Effort | None = None,
+    ) -> tuple[Rows, Scores]:
+        """Find the k rows with the largest inner product per query.
+
+        vectors: (q, d) float32, unit rows; not modified.
+        among: the rows that may be found by any query. exclude: a list of rows per query that may not.
+        effort: instead of what was tuned.
+        Returns rows (q, k) int64 and scores (q, k) float32, best first; equal scores by lower row.
+        If fewer than k are there, the tail is row -1 with score -inf.
+        Raises QueryError if d is not the dimension of the index or k is below 1.
+        """
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise QueryError(f"expected vectors of {self.dim} numbers, found an array of shape {list(queries.shape)}")
+        if k < 1:
+            raise QueryError(f"k is {k}; it must be at least 1")
+        among = self._all if among is None else among
+        hidden = 0 if exclude is None else int(exclude.lengths.max(initial=0))
+        if len(queries) == 0 or among.count == 0:
+            return self._nothing(len(queries), k)
+        if among.mask is not None and among.count <= FEW_KEPT:
+            return self._search_few(queries, k, among, exclude)
+        if self._is_exact_cheaper(len(queries), k + hidden, among):
+            return self._search_all(queries, k, among, exclude)
+        if hidden > MANY_EXCLUDED:
+            assert exclude is not None
+            return self._search_each(queries, k, among, exclude, effort)
+        return self._search_structure(queries, k, among, exclude, effort or self.effort, k + hidden + 1)
+
+    def _nothing(self, queries: int, k: int) -> tuple[Rows, Scores]:
+        return np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), -np.inf, dtype=np.float32)
+
+    def _is_exact_cheaper(self, queries: int, wanted: int, among: Selection) -> bool:
+        """Whether looking at everything is right: it is, where the structure has no better way to go."""
+        if wanted > WIDEST or wanted * 4 > among.count:
+            return True
+        if self.kind.is_flat:
+            return queries > exact.FEW_QUERIES or among.mask is not None
+        return among.mask is not None and lists_of(self.structure) is None
+
+    def _search_few(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
+        """Exactly, among a few gathered rows."""
+        if exclude is not None:
+            at = np.minimum(np.searchsorted(among.rows, exclude.indices), len(among.rows) - 1)
+            inside = among.rows[at] == exclude.indices
+            exclude = csr.from_pairs(exclude.owners()[inside], at[inside], height=exclude.height)
+        found, scores = exact.top_k(queries, among.vectors, k=k, exclude=exclude)
+        return np.where(found >= 0, among.rows[found], -1), scores
+
+    def _search_all(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
+        """Exactly, by looking at every row."""
+        base, added = self._split(exclude)
+        found = exact.top_k(queries, self.base, k=k, keep=among.base_mask, exclude=base)
+        return self._with_added(queries, *found, k, among, added)
+
+    def _search_each(
+        self, queries: Vectors, k: int, among: Selection, exclude: CSR, effort: Effort | None
+    ) -> tuple[Rows, Scores]:
+        """One query at a time, its exclusions taken out of the selection."""
+        rows, scores = self._nothing(len(queries), k)
+        for query in range(len(queries)):
+            mask = np.ones(self.height, dtype=np.bool_) if among.mask is None else among.mask.copy()
+            mask[exclude.list(query)] = False
+            own = self.search(queries[query : query + 1], k=k, among=self.select(mask), effort=effort)
+            rows[query], scores[query] = own[0][0], own[1][0]
+        return rows, scores
+
+    def _search_structure(
+        self,
+        queries: Vectors,
+        k: int,
+        among: Selection,
+        exclude: CSR | None,
+        effort: Effort,
+        candidates: int,
+    ) -> tuple[Rows, Scores]:
+        """By the structure; exactly where its answer is short or cut off between equals."""
+        base_list, added_list = self._split(exclude)
+        candidates = min(candidates, len(self.base))
+        scores, rows = self.structure.search(queries, candidates, params=self._parameters(k, candidates, among, effort))
+        lowest = scores[:, -1]
+        if base_list is not None:
+            rows, scores = _hide(rows, scores, base_list, self.height)
+        if base_list is not None or not (scores[:, :-1] > scores[:, 1:]).all():
+            rows, scores = exact.best_first(rows, scores, k=k)
+        else:
+            rows, scores = rows[:, :k], scores[:, :k]
+        if candidates < len(self.base):
+            # Strictly: what scores like the k-th may be beyond the candidates.
+            again = np.flatnonzero((lowest >= scores[:, -1]) | (rows[:, -1] < 0))
+            if len(again):
+                rows, scores = rows.copy(), scores.copy()
+                own = None if base_list is None else base_list.take(again)
+                rows[again], scores[again] = exact.top_k(
+                    queries[again], self.base, k=k, keep=among.base_mask, exclude=own
+                )
+        return self._with_added(queries, rows, scores, k, among, added_list)
+
+    def _parameters(self, k: int, candidates: int, among: Selection, effort: Effort) -> Any:
+        if self.kind.is_flat:
+            return None
+        selector = among.selector
+        if selector is not None and effort.probes is not None:
+            effort = Effort(
+                probes=min(effort.probes * _probes_for(among.share), lists_of(self.structure) or 1),
+                factor=effort.factor,
+            )
+        # The factor is per item wanted; what is excluded needs no rivals of its own.
+        factor = max(1.0, (effort.factor * k + candidates - k) / candidates)
+        return search_parameters(self.structure, effort, factor=factor, selector=selector)
+
+    def _split(self, exclude: CSR | None) -> tuple[CSR | None, CSR | None]:
+        """Excluded rows of the base, and of what was added (counted from its own start)."""
+        if exclude is None or len(self.added) == 0:
+            return exclude, None
+        owners, late = exclude.owners(), exclude.indices >= len(self.base)
+        base = csr.from_pairs(owners[~late], exclude.indices[~late], height=exclude.height)
+        return base, csr.from_pairs(owners[late], exclude.indices[late] - len(self.base), height=exclude.height)
+
+    def _with_added(
+        self, queries: Vectors, rows: Rows, scores: Scores, k: int, among: Selection, exclude: CSR | None
+    ) -> tuple[Rows, Scores]:
+        """Answers of the base together with the added rows, which are searched exactly."""
+        if len(self.added) == 0:
+            return rows, scores
+        late, late_scores = exact.top_k(queries, self.added, k=k, keep=among.added_mask, exclude=exclude)
+        late = np.where(late >= 0, late + len(self.base), -1)
+        return exact.best_first(
+            np.concatenate([rows, late], axis=1), np.concatenate([scores, late_scores], axis=1), k=k
+        )
+
+
+def _probes_for(share: float) -> int:
+    """How many times the tuned probes a filter needs that keeps this share (docs/performance.md)."""
+    return 1 if share > 0.5 else 4 if share > 0.05 else 16
+
+
+def _hide(rows: Rows, scores: Scores, exclude: CSR, height: int) -> tuple[Rows, Scores]:
+    """Candidates with those excluded turned into none. rows: (q, c), -1 for none."""
+    hidden = np.sort(exclude.owners() * height + exclude.indices)
+    if len(hidden) == 0:
+        return rows, scores
+    keys = np.arange(len(rows))[:, None] * height + rows
+    at = np.minimum(np.searchsorted(hidden, keys), len(hidden) - 1)
+    gone = (hidden[at] == keys) & (rows >= 0)
+    return np.where(gone, -1, rows), np.where(gone, np.float32(-np.inf), scores)
+
+
+def _whole_vectors(structure: Any) -> Vectors:
+    """The whole vectors that a structure holds: a view (n, d), not to be written to."""
+    flat = structure if isinstance(structure, faiss.IndexFlat) else faiss.downcast_index(structure.refine_index)
+    if flat.ntotal == 0:
+        return np.empty((0, structure.d), dtype=np.float32)
+    view: Vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    view.flags.writeable = False
+    return view

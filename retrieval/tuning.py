@@ -1,0 +1,89 @@
+"""Tuning: how hard an index must be searched for the recall that is asked, measured on users' vectors."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval import exact
+from retrieval.index import Index
+from retrieval.kinds import LEAST, Effort, efforts
+
+Vectors = npt.NDArray[np.float32]
+
+K: Final = 10
+DEEP: Final = 100
+MARGIN: Final = 0.002  # above what is asked, for the half of the users that only check
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning found: the effort, and what `index.json` tells of it."""
+
+    effort: Effort
+    recall: float
+    curve: list[dict[str, Any]]
+
+
+def sample_size(count: int) -> int:
+    """How many users' vectors are worth asking for, over an index of `count` rows: the truth takes a full scan."""
+    return 2_000 if count <= 300_000 else 1_000
+
+
+def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
+    """The cheapest effort whose recall@10 reaches what is asked, on half of the queries; measured on the other half.
+
+    queries: (q, d) unit rows, q >= 1, in no order that means anything.
+    """
+    if index.kind.is_flat or len(queries) == 0:
+        return Tuned(LEAST, 1.0, [])
+    half = max(1, len(queries) // 2)
+    choosing, checking = (
+        _Truth(index, queries[:half]),
+        _Truth(index, queries[half:] if half < len(queries) else queries),
+    )
+    tried: dict[Effort, tuple[float, float]] = {}
+    factor_done: set[float] = set()
+    for effort in efforts(index.kind, index.structure):
+        if effort.factor in factor_done:
+            continue
+        tried[effort] = choosing.measure(effort)
+        if tried[effort][0] >= min(recall + MARGIN, 1.0) and (effort.probes or effort.beam):
+            factor_done.add(effort.factor)
+        elif tried[effort][0] >= min(recall + MARGIN, 1.0):
+            break
+    by_cost = sorted(tried, key=lambda effort: tried[effort][1])
+    reaching = [effort for effort in by_cost if tried[effort][0] >= min(recall + MARGIN, 1.0)]
+    chosen = reaching[0] if reaching else max(tried, key=lambda effort: tried[effort][0])
+    measured = checking.measure(chosen)[0]
+    curve = [
+        {
+            **effort.to_json(),
+            "recall@10": round(found, 4),
+            "recall@100": round(choosing.measure(effort, k=DEEP)[0], 4),
+            "us_per_query": round(cost * 1e6, 1),
+        }
+        for effort, (found, cost) in tried.items()
+        if effort.factor == chosen.factor
+    ]
+    return Tuned(chosen, measured, curve)
+
+
+class _Truth:
+    """Queries and what exact search finds for them."""
+
+    def __init__(self, index: Index, queries: Vectors) -> None:
+        self._index = index
+        self._queries = queries
+        self._depth = min(DEEP, index.count)
+        self._scores = exact.top_k(queries, index.base, k=self._depth)[1]
+
+    def measure(self, effort: Effort, *, k: int = K) -> tuple[float, float]:
+        """Recall@k against exact search, equal scores counting as equal, and CPU seconds a query."""
+        k = min(k, self._depth)
+        started = time.process_time()
+        scores = self._index.search(self._queries, k=k, effort=effort)[1]
+        cost = (time.process_time() - started) / len(self._queries)
+        return float((scores >= self._scores[:, k - 1 : k]).mean()), cost
