@@ -38,8 +38,8 @@ def test_exponent_is_the_power_of_the_width_of_a_head() -> None:
     quarter = MultiHeadAttention(32, 2, exponent=0.25)
     quarter.load_state_dict(half.state_dict())
     with torch.no_grad():
-        quarter.query.weight /= 16**0.25
-        quarter.query.bias /= 16**0.25
+        quarter.query.weight.mul_(16**-0.25)
+        quarter.query.bias.mul_(16**-0.25)
     x = torch.randn(2, 4, 32)
     torch.testing.assert_close(half(x, x), quarter(x, x), atol=1e-6, rtol=0)
 

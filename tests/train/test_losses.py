@@ -80,7 +80,7 @@ def test_sampled_softmax_has_the_gradient_of_the_full_one_in_expectation() -> No
     draws = 3_000
     for _ in range(draws):
         drawn = torch.multinomial(frequency, batch, replacement=True)
-        chosen, column = torch.cat([drawn, torch.randint(catalogue, (uniform,))]).unique(return_inverse=True)
+        chosen, column = torch.unique(torch.cat([drawn, torch.randint(catalogue, (uniform,))]), return_inverse=True)
         for corrected, gradient in ((inclusion[chosen], total), (torch.zeros(len(chosen)), naive)):
             candidates = items[chosen].requires_grad_()
             own = candidates[column[:batch]]
