@@ -1,16 +1,29 @@
 """`twotower export`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from retrieval.console import note
 
+if TYPE_CHECKING:
+    from export.precision import Precision
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Bits of the stored weights; arithmetic stays float32.",
+)
+@click.option("--allow-loss", is_flag=True, help="Publish even if fewer bits change the answers too much.")
+@click.option("--single-file", is_flag=True, help="Add retrieve.onnx: user tower, items and top-k in one file.")
 @click.option("--users/--no-users", default=True, show_default=True, help="Publish the users' own rows too.")
-def export(folder: Path, users: bool) -> None:
+def export(folder: Path, precision: "Precision", allow_loss: bool, single_file: bool, users: bool) -> None:
     """Write the two towers of a training as ONNX files that take raw features.
 
     FOLDER is what `twotower train --out FOLDER` wrote. Nothing changes there unless onnxruntime gives what torch gives.
@@ -19,13 +32,13 @@ def export(folder: Path, users: bool) -> None:
     """
     # Imported here: torch takes seconds, and `--help` should not.
     from retrieval.build import publish_tables
-    from train.checkpoint import load
 
     from export.pair import export_towers
     from retrieval.publish import publishing
+    from train.checkpoint import load
 
     trained = load(folder)
     with publishing(folder) as draft:
-        schema = export_towers(trained, draft)
+        schema = export_towers(trained, draft, precision=precision, single_file=single_file, allow_loss=allow_loss)
         publish_tables(draft, folder / "training", users=users)
     note(f"{folder}: model {schema.pair_id}, {schema.dim} dimensions, {schema.precision}")

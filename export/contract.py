@@ -26,8 +26,8 @@ OPERATORS: Final = frozenset({
     "Add", "And", "Cast", "Clip", "Concat", "Div", "Equal", "Erf", "Expand", "Gather", "GatherElements", "Gemm",
     "Identity", "IsInf", "IsNaN", "LayerNormalization", "Less", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or",
     "Pad", "Pow", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
-    "ScatterElements", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "TopK", "Transpose",
-    "Unsqueeze", "Where",
+    "ScatterElements", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "TopK",
+    "Transpose", "Unsqueeze", "Where",
 })
 # fmt: on
 ML_OPERATORS: Final = frozenset({"LabelEncoder"})

@@ -1,6 +1,7 @@
 """Golden cases: inputs and the vectors they must give, so that a client in any language can prove itself."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from retrieval.records import Batch
 from retrieval.schema import FORMAT_VERSION, OUTPUT_NAME, SIDES, Feature, Side
 
 ROWS: Final = 7
+DIGITS: Final = 7  # of a component: far below the tolerance, and half the file
 MANY: Final = 256  # the largest batch that clients send in one call
 
 
@@ -64,7 +66,10 @@ def _writable(batch: Batch) -> Batch:
 
 def _case(session: ort.InferenceSession, batch: Batch) -> dict[str, Any]:
     vectors = session.run([OUTPUT_NAME], batch)[0]
-    return {"inputs": {name: to_json(array) for name, array in batch.items()}, "embedding": to_json(vectors)}
+    return {
+        "inputs": {name: to_json(array) for name, array in batch.items()},
+        "embedding": to_json(np.round(vectors, DIGITS)),
+    }
 
 
 def to_json(array: npt.NDArray[Any]) -> Any:
@@ -74,6 +79,17 @@ def to_json(array: npt.NDArray[Any]) -> Any:
     if array.dtype == object:
         return array.tolist()
     return [None if np.isnan(value) else float(str(value)) for value in array]
+
+
+def to_bytes(content: Mapping[str, Any]) -> bytes:
+    """The file: JSON without blanks, a case a line, since it holds tens of thousands of numbers."""
+    lines = [f'"format_version":{content["format_version"]},"pair_id":{json.dumps(content["pair_id"])}']
+    for side in SIDES:
+        cases = ",\n".join(
+            json.dumps(case, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for case in content[side]
+        )
+        lines.append(f'"{side}":[\n{cases}]')
+    return ("{" + ",\n".join(lines) + "}\n").encode()
 
 
 def from_json(values: Any, feature: Feature) -> npt.NDArray[Any]:

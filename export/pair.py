@@ -2,26 +2,36 @@
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 from torch import nn
 
+from export import real
 from export.contract import check_graph
-from export.golden import golden
+from export.golden import golden, to_bytes
 from export.graph import OPSET, tower_graph
-from export.parity import check_parity, session_of
+from export.loss import Loss, measure, refuse_below_floor
+from export.parity import Vectors, check_parity, check_retrieve, session_of, survives_empty_batch
+from export.precision import Precision, lighter
 from export.samples import Sampler
-from retrieval.console import detail
+from export.single_file import FILE as SINGLE_FILE
+from export.single_file import retrieve_graph, stored
+from retrieval.console import detail, note
 from retrieval.publish import Draft
-from retrieval.schema import SIDES, Schema, Side, TowerSchema
+from retrieval.records import Batch
+from retrieval.schema import OUTPUT_NAME, SIDES, Feature, Schema, Side, TowerSchema
 from train.preprocess import Preprocess
 
 FILES: Final[Mapping[Side, str]] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
 PAIR_DIGITS: Final = 12
 VOCABULARY_KINDS: Final = ("category", "categories", "history")
+MEASURED_USERS: Final = 1000
+CHECKED_USERS: Final = 100
 
 
 class Trained(Protocol):
@@ -35,32 +45,53 @@ class Trained(Protocol):
     def item_tower(self) -> nn.Module: ...
 
 
-def export_towers(trained: Trained, draft: Draft) -> Schema:
-    """Write both towers, `schema.json` and `golden.json` into a draft. Returns the schema.
+def export_towers(
+    trained: Trained,
+    draft: Draft,
+    *,
+    precision: Precision = "fp32",
+    single_file: bool = False,
+    allow_loss: bool = False,
+) -> Schema:
+    """Write both towers, `schema.json` and `golden.json` into a draft, and `retrieve.onnx` if asked for.
 
+    The draft's folder holds the training; its tables are read where real users or items are needed.
+    allow_loss: publish weights of fewer bits even if they answer too differently. Returns the schema.
     Raises ExportError, the draft being as it was, unless each file does what its tower does (parity.py).
     """
+    training = draft.folder / "training"
     samplers = {side: sampler_of(trained.preprocess, side) for side in SIDES}
-    models = {side: _graph(trained, side, samplers[side]) for side in SIDES}
+    full = {side: _graph(trained, side, samplers[side]) for side in SIDES}
+    models = {side: lighter(full[side], precision) for side in SIDES}
+    facts: dict[str, Any] = {}
+    if precision != "fp32":
+        loss = _loss(full, models, samplers, training)
+        note(f"{precision}: {loss.recall:.4f} of the ten best of fp32 kept, cosine {loss.cosine_worst:.5f} at worst")
+        if not allow_loss:
+            refuse_below_floor(loss, precision)
+        facts["loss"] = loss.to_json()
     pair_id = stamp(models)
-    for side, model in models.items():
-        hashes = any(feature.kind == "hash" for feature in samplers[side].features)
-        check_graph(model, name=FILES[side], hashes=hashes)
-    content = {side: serialized(model) for side, model in models.items()}
+    content = {FILES[side]: _checked(models[side], FILES[side], samplers[side].features) for side in SIDES}
+    sessions = {side: session_of(content[FILES[side]]) for side in SIDES}
+    if single_file:
+        content[SINGLE_FILE], facts["single_file"] = _single_file(
+            models["user"], sessions, samplers, training, precision
+        )
     schema = Schema(
         pair_id=pair_id,
         dim=dim_of(models["user"]),
-        precision="fp32",
+        precision=precision,
         opset=OPSET,
         user=TowerSchema(file=FILES["user"], inputs=tuple(samplers["user"].features)),
         item=TowerSchema(file=FILES["item"], inputs=tuple(samplers["item"].features)),
-        facts={},
+        facts=facts,
     )
-    cases = golden(pair_id, {side: (session_of(content[side]), samplers[side]) for side in SIDES})
-    for side in SIDES:
-        draft.write_bytes(FILES[side], content[side])
+    cases = golden(pair_id, {side: (sessions[side], samplers[side]) for side in SIDES})
+    draft.remove(SINGLE_FILE)
+    for name, graph in content.items():
+        draft.write_bytes(name, graph)
     draft.write_json("schema.json", schema.to_json())
-    draft.write_json("golden.json", cases)
+    draft.write_bytes("golden.json", to_bytes(cases))
     return schema
 
 
@@ -74,6 +105,65 @@ def _graph(trained: Trained, side: Side, sampler: Sampler) -> onnx.ModelProto:
         worst = check_parity(tower, lambda batch: trained.preprocess.encode(side, batch), path, sampler)
     detail(f"{FILES[side]}: torch and onnxruntime differ by at most {worst:.1g}")
     return model
+
+
+def _checked(model: onnx.ModelProto, name: str, features: Sequence[Feature]) -> bytes:
+    """The bytes of a graph that keeps the contract of the files. Raises ExportError if it does not."""
+    check_graph(model, name=name, hashes=any(feature.kind == "hash" for feature in features))
+    content = serialized(model)
+    with tempfile.TemporaryDirectory(prefix="twotower-") as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        survives_empty_batch(path)
+    return content
+
+
+def _loss(
+    full: Mapping[Side, onnx.ModelProto],
+    light: Mapping[Side, onnx.ModelProto],
+    samplers: Mapping[Side, Sampler],
+    training: Path,
+) -> Loss:
+    """What the lighter weights cost on real users and items."""
+    history = next((feature for feature in samplers["user"].features if feature.kind == "history"), None)
+    tables = {
+        "user": real.users_table(training, history, limit=MEASURED_USERS),
+        "item": real.items_table(training),
+    }
+    batches = {side: real.batches(samplers[side].features, tables[side]) for side in SIDES}
+
+    def vectors(models: Mapping[Side, onnx.ModelProto]) -> dict[Side, Vectors]:
+        return {side: vectors_of(session_of(serialized(models[side])), batches[side]) for side in SIDES}
+
+    sizes = {side: len(serialized(light[side])) / len(serialized(full[side])) for side in SIDES}
+    return measure(vectors(full), vectors(light), sizes)
+
+
+def _single_file(
+    user: onnx.ModelProto,
+    sessions: Mapping[Side, ort.InferenceSession],
+    samplers: Mapping[Side, Sampler],
+    training: Path,
+    precision: Precision,
+) -> tuple[bytes, dict[str, Any]]:
+    """`retrieve.onnx` and what `schema.json` says of it, found to answer as an exact search does."""
+    table = real.items_table(training)
+    ids = table.column(0).to_pylist()
+    vectors = vectors_of(sessions["item"], real.batches(samplers["item"].features, table))
+    features = samplers["user"].features
+    model = retrieve_graph(user, features, ids, vectors, precision=precision)
+    content = _checked(model, SINGLE_FILE, features)
+    history = next((feature for feature in features if feature.kind == "history"), None)
+    people = real.users_table(training, history, limit=CHECKED_USERS)
+    check_retrieve(
+        session_of(content), sessions["user"], ids, stored(vectors, precision), real.batches(features, people), history
+    )
+    return content, {"file": SINGLE_FILE, "items": len(ids), "history_excluded": history is not None}
+
+
+def vectors_of(session: ort.InferenceSession, batches: list[Batch]) -> Vectors:
+    """The vectors of batches, one below the other."""
+    return np.concatenate([session.run([OUTPUT_NAME], batch)[0] for batch in batches])
 
 
 def sampler_of(preprocess: Preprocess, side: Side) -> Sampler:

@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from torch import nn
 from export.samples import Padding, Sampler
 from retrieval.errors import ExportError
 from retrieval.records import Batch
-from retrieval.schema import OUTPUT_NAME
+from retrieval.schema import OUTPUT_NAME, Feature
 
 Vectors = npt.NDArray[np.float32]
 
@@ -25,6 +25,7 @@ BATCHES: Final = (0, 1, 2, 257)
 PADDINGS: Final[tuple[Padding, ...]] = ("left", "right", "scattered")
 MANY: Final = 100  # rows from which on one padding a list length is enough: the paddings take turns
 SURVIVAL_S: Final = 60
+RETRIEVED: Final = 20  # ids compared of an answer of retrieve.onnx
 
 # A graph that divides by the number of rows does not raise at 0 rows, it kills the process.
 _EMPTY_BATCH = """
@@ -121,3 +122,31 @@ def difference(expected: Vectors, found: Vectors, *, where: str) -> float:
             f"{where}: torch and onnxruntime differ by {worst:.2g}, expected {TOLERANCE:g} at most; nothing was written"
         )
     return worst
+
+
+def check_retrieve(
+    session: ort.InferenceSession,
+    user: ort.InferenceSession,
+    ids: Sequence[str],
+    vectors: Vectors,
+    batches: Sequence[Batch],
+    history: Feature | None,
+) -> None:
+    """Compare `retrieve.onnx` with an exact search, on batches of users and their own histories.
+
+    ids: (n,); vectors: (n, dim), as the file holds them. Raises ExportError if an answer differs by more than rounding.
+    """
+    column = {text: place for place, text in enumerate(ids)}
+    for batch in batches:
+        exclude = np.full((len(next(iter(batch.values()))), 1), ids[0], dtype=object)
+        found, scores = session.run(["ids", "scores"], {**batch, "exclude": exclude, "k": np.array([RETRIEVED])})
+        products = user.run([OUTPUT_NAME], batch)[0] @ vectors.T  # (rows, n)
+        for row, product in enumerate(products):
+            texts = [ids[0], *(batch[history.name][row] if history else ())]
+            product[[column[text] for text in texts if text in column]] = -np.inf
+            best = np.sort(product)[::-1][:RETRIEVED]
+            own = [product[column[text]] if text else -np.inf for text in found[row]]
+            with np.errstate(invalid="ignore"):  # -inf less -inf
+                off = np.abs(own - best) > TOLERANCE, np.abs(scores[row] - best) > TOLERANCE
+            if np.any(off) or np.any(np.isinf(own) != np.isinf(best)):
+                raise ExportError("retrieve.onnx: its answer differs from an exact search; nothing was written")

@@ -14,7 +14,7 @@ from retrieval.vocabulary import Vocabulary
 Padding = Literal["left", "right", "scattered"]
 
 # Not known to any vocabulary but by design: emoji, CJK, combining marks, right to left, quotes, blanks, a long one.
-STRANGE_TEXT: Final = ("👩🏽‍🚀", "映画", "e\u0301", "فيلم", '"quoted"', " ", "\t\n", "x" * 1000, "-1", "nan")
+STRANGE_TEXT: Final = ("👩🏽‍🚀", "映画", "e\u0301", "فيلم", '"quoted"', " ", "\t\n", "x" * 100, "-1", "nan")
 STRANGE_NUMBERS: Final = (np.nan, np.inf, -np.inf, 1e38, -1e38, 3.4028235e38, -3.4028235e38, 1e-45, 0.0, -0.0)
 MISSING_SHARE: Final = 0.2
 STRANGE_SHARE: Final = 0.2

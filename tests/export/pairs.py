@@ -1,9 +1,11 @@
 """A pair of real towers with random weights, and the Python path that stands for `train.preprocess`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 from torch import nn
 
@@ -105,4 +107,33 @@ def newest_first(rows: npt.NDArray[np.int64], max_length: int) -> npt.NDArray[np
     return out
 
 
-__all__ = ["DIM", "FEATURES", "ITEMS", "MAX_LENGTH", "SIDES", "VOCABULARIES", "Pair", "encode", "make_pair", "sampler"]
+def write_training(folder: Path, *, users: int = 40) -> None:
+    """The tables of a training of these towers, with values drawn at random."""
+    training = folder / "training"
+    training.mkdir(parents=True)
+    items = sampler("item").batch(len(ITEMS.ids), 3, seed=5)
+    pl.DataFrame(
+        {
+            "item_id": list(ITEMS.ids),
+            "title": [f"Film {text}" for text in ITEMS.ids],
+            "year": np.where(np.isfinite(items["year"]), items["year"], np.nan),
+            "genres": [[text for text in row if text] for row in items["genres"]],
+            "poster": [
+                np.nan_to_num(row, nan=0.5, posinf=1, neginf=-1).clip(-9, 9).tolist() for row in items["poster"]
+            ],
+        }
+    ).write_parquet(training / "items.parquet")
+    people = sampler("user").batch(users, 3, seed=6)
+    pl.DataFrame(
+        {
+            "user_id": [f"u{n}" for n in range(users)],
+            "age": np.where(np.isfinite(people["age"]), people["age"], np.nan),
+            "occupation of user": people["occupation of user"].tolist(),
+            "likes": [[text for text in row if text] for row in people["likes"]],
+        }
+    ).write_parquet(training / "users.parquet")
+    random = np.random.default_rng(7)
+    pairs = [
+        (f"u{n}", ITEMS.ids[item]) for n in range(1, users) for item in random.permutation(len(ITEMS.ids))[: n % 12]
+    ]
+    pl.DataFrame(pairs, schema=["user", "item"], orient="row").write_parquet(training / "interactions.parquet")

@@ -21,17 +21,9 @@ from retrieval.tower import Tower
 from tests.export.pairs import FEATURES, Pair, make_pair
 
 
-@pytest.fixture(scope="module")
-def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundle")
-    with publishing(path) as draft:
-        export_towers(make_pair(), draft)
-    return path
-
-
 def test_bundle_holds_the_contract(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    assert bundle.names == {"user_tower.onnx", "item_tower.onnx", "schema.json", "golden.json"}
+    assert bundle.names == {"user_tower.onnx", "item_tower.onnx", "retrieve.onnx", "schema.json", "golden.json"}
     assert bundle.schema.precision == "fp32"
     assert bundle.schema.opset == 18
     for side in SIDES:
