@@ -181,7 +181,7 @@ class Train:
     )
     epochs: int | None = key(None, "Passes over the data, at most.", low=1)
     patience: int | None = key(None, "Epochs without a better validation before training stops.", low=1)
-    batch_size: int | None = key(None, "Histories (or ratings) in a step.", low=1)
+    batch_size: int | None = key(None, "Interactions in a step, about.", low=1)
     lr: float | None = key(None, "Learning rate.", above=0)
     weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
     candidates: int | None = key(None, "sampled-softmax: uniform items beside the batch's own targets.", low=1)

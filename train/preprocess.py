@@ -117,7 +117,9 @@ class Preprocess:
                 filled = words(column).fill_null("")
                 names = filled.unique()
                 rows = pl.Series(hash_rows(names.to_list(), feature.buckets))
-                batch[feature.name] = filled.replace_strict(names, rows, return_dtype=pl.Int64).to_numpy()
+                batch[feature.name] = (
+                    filled.replace_strict(names, rows, return_dtype=pl.Int64).cast(pl.Int64).to_numpy()
+                )
             else:
                 padded = _padded(column, self._vocabularies[side][feature.name])
                 if feature.kind == "history":
