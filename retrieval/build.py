@@ -42,10 +42,10 @@ def publish_tables(draft: Draft, training: Path, *, users: bool = True) -> None:
     if not source.is_file():
         raise DataError(f'{source}: there is no such file; prepare the data with "twotower train"')
     table = pq.read_table(source)
-    pq.write_table(table.set_column(0, table.column_names[0], _id_column(table, source)), draft.path(ITEMS))
+    table = table.set_column(0, table.column_names[0], _id_column(table, source))
     for name in (ITEMS_LOOKUP, ADDED, ADDED_LOOKUP, ADDED_VECTORS, REMOVED, USERS, USERS_LOOKUP):
         draft.remove(name)
-    _write_lookup(draft, ITEMS_LOOKUP, table)
+    write_items(draft, table)
     if users:
         write_users(draft, users_table(training, draft.schema))
 
@@ -85,7 +85,7 @@ def build_index(
             ids += whole.column(0).to_pylist()
             records += json_lines(whole.select(whole.column_names[1:]))
             vectors.write(embed_items(tower, whole))
-    _refuse_duplicates(ids, named)
+    refuse_duplicates(ids, named)
     staged.replace(draft.path(ITEMS))
     lookup.write(draft.path(ITEMS_LOOKUP), ids, records)
     if draft.has(USERS) and not draft.has(USERS_LOOKUP):
@@ -165,6 +165,22 @@ def embed_items(tower: Tower, table: pa.Table) -> Vectors:
             "instead of 1; export the towers again"
         )
     return vectors
+
+
+def refuse_duplicates(ids: Sequence[str], source: str) -> None:
+    """Raises DataError that names the first id that comes again."""
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise DataError(f'{source}: item "{twice}" occurs twice; keep one row of it')
+
+
+def write_items(draft: Draft, table: pa.Table) -> None:
+    """Stage the catalogue: a table with the ids first, as text."""
+    pq.write_table(table, draft.path(ITEMS), row_group_size=BLOCK_ROWS)
+    ids = table.column(0).to_pylist()
+    refuse_duplicates(ids, str(draft.folder / ITEMS))
+    lookup.write(draft.path(ITEMS_LOOKUP), ids, json_lines(table.select(table.column_names[1:])))
 
 
 def as_catalog(table: pa.Table, tower: TowerSchema, *, like: pa.Schema | None = None, source: object) -> pa.Table:
@@ -268,19 +284,6 @@ def _queries(draft: Draft, schema: Schema, vectors: Vectors, *, seed: int, threa
     mixed = vectors[rows].sum(axis=1)  # somebody who likes three items at random
     mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-6)
     return mixed.astype(np.float32), f"{len(mixed) - len(mixed) // 2:,} mixtures of items, for want of users"
-
-
-def _refuse_duplicates(ids: Sequence[str], source: str) -> None:
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise DataError(f'{source}: item "{twice}" occurs twice; keep one row of it')
-
-
-def _write_lookup(draft: Draft, name: str, table: pa.Table) -> None:
-    ids = texts(table.column(0).combine_chunks()).to_pylist()
-    _refuse_duplicates(ids, str(draft.folder / ITEMS))
-    lookup.write(draft.path(name), ids, json_lines(table.select(table.column_names[1:])))
 
 
 class _VectorFile:

@@ -45,7 +45,8 @@ class Effort:
     beam: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        named = {"nprobe": self.probes, "k_factor": self.factor, "efSearch": self.beam}
+        factor = self.factor if self.factor != 1.0 else None
+        named = {"nprobe": self.probes, "k_factor": factor, "efSearch": self.beam}
         return {name: value for name, value in named.items() if value is not None}
 
     @classmethod

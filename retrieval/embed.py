@@ -1,0 +1,113 @@
+"""Vectors of a table, written a block at a time."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from retrieval.bundle import Bundle
+from retrieval.console import progress
+from retrieval.errors import DataError, QueryError
+from retrieval.records import texts
+from retrieval.schema import Side
+from retrieval.tables import blocks
+from retrieval.tower import Tower
+
+Vectors = npt.NDArray[np.float32]
+
+OUTPUTS: Final = (".npy", ".parquet", ".jsonl")
+BLOCK_ROWS: Final = 16_384
+
+
+def embed_file(folder: Path, *, side: Side, source: Path, output: Path) -> int:
+    """Embed the rows of a table in their order; the output appears when it is whole. Returns how many rows.
+
+    output: .npy holds (n, dim) float32; .parquet and .jsonl hold the first column of the table and `embedding`.
+    """
+    if output.suffix not in OUTPUTS:
+        raise DataError(f"{output}: not a kind of output by its suffix; expected {', '.join(OUTPUTS)}")
+    with Bundle.open(folder) as bundle:
+        schema = bundle.schema
+        own = schema.tower(side)
+        tower = bundle.load(own.file, lambda path: Tower(path, own, dim=schema.dim, pair_id=schema.pair_id, threads=0))
+    types = {
+        feature.name: pa.string() if feature.is_text else pa.float64()
+        for feature in tower.inputs
+        if feature.kind in ("number", "category", "hash")
+    }
+    staged = output.with_name(f".{output.name}.part")
+    try:
+        count = _write(staged, output.suffix, _embedded(tower, source, types), schema.dim)
+        staged.replace(output)
+    finally:
+        staged.unlink(missing_ok=True)
+    return count
+
+
+def _embedded(tower: Tower, source: Path, types: dict[str, Any]) -> Iterator[tuple[Any, Vectors]]:
+    """The first column and the vectors of each block."""
+    total = 0
+    if source.suffix == ".parquet" and source.is_file():
+        import pyarrow.parquet as pq
+
+        total = pq.read_metadata(source).num_rows
+    found = blocks(source, rows=BLOCK_ROWS, types=types)
+    names = {feature.name for feature in tower.inputs}
+    for block in progress(found, label="Embedding", total=total, size=BLOCK_ROWS) if total else found:
+        if not names & set(block.column_names):
+            raise QueryError(
+                f"{source}: has none of the tower's columns {', '.join(sorted(names))}; "
+                f"found {', '.join(block.column_names)}"
+            )
+        try:
+            yield block.column(0), tower.embed_table(block)
+        except QueryError as error:
+            raise QueryError(f"{source}: {error}") from error
+
+
+def _write(path: Path, suffix: str, embedded: Iterator[tuple[Any, Vectors]], dim: int) -> int:
+    if suffix == ".npy":
+        return _write_npy(path, embedded, dim)
+    if suffix == ".jsonl":
+        count = 0
+        with path.open("w", encoding="utf-8") as file:
+            for column, vectors in embedded:
+                name = "id"
+                for value, vector in zip(texts(column.combine_chunks()).to_pylist(), vectors, strict=True):
+                    numbers = [float(str(number)) for number in vector]
+                    file.write(json.dumps({name: value, "embedding": numbers}, ensure_ascii=False) + "\n")
+                count += len(vectors)
+        return count
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
+    count = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for column, vectors in embedded:
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
+            writer.write_table(pa.table([texts(column.combine_chunks()), lists], schema=schema))
+            count += len(vectors)
+    return count
+
+
+def _write_npy(path: Path, embedded: Iterator[tuple[Any, Vectors]], dim: int) -> int:
+    """The header comes last, when the number of rows is known; its place is kept free."""
+    count = 0
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, _header(1 << 40, dim))
+        start = file.tell()
+        for _, vectors in embedded:
+            file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+            count += len(vectors)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, _header(count, dim))
+        assert file.tell() == start
+    return count
+
+
+def _header(count: int, dim: int) -> dict[str, Any]:
+    return {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}

@@ -1,0 +1,121 @@
+"""What a bundle is, in words, and whether it is whole."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from retrieval.bundle import Bundle
+from retrieval.errors import BundleError
+from retrieval.live import state
+from retrieval.output import table
+from retrieval.schema import OUTPUT_NAME, Side
+from retrieval.stored import open_both
+from retrieval.tower import Tower
+
+GOLDEN: Final = "golden.json"
+TOLERANCE: Final = 1e-4  # of another processor's arithmetic, and of towers in half precision
+CHECKED_ITEMS: Final = 64
+
+
+def describe(bundle: Bundle, facts: dict[str, Any]) -> str:
+    """What `index info` prints."""
+    recall = facts["recall"]
+    size = sum(entry.size for entry in bundle.manifest.files.values())
+    lines = [
+        ("bundle", f"{bundle.path}, generation {bundle.generation}, {size / 1e6:,.1f} MB"),
+        ("model", facts["pair_id"]),
+        ("items", f"{facts['count']:,} of {facts['dim']} numbers"),
+        ("kind", f"{facts['kind']} ({facts['factory']})"),
+        ("parameters", ", ".join(f"{name} {value:g}" for name, value in facts["parameters"].items()) or "none"),
+        (
+            "recall@10",
+            "1 (exact)"
+            if facts["kind"] == "flat"
+            else f"{recall['measured']:.4f} (asked {recall['asked']:g}) on {recall['on']}",
+        ),
+        ("changes", state(facts)),
+    ]
+    text = "".join(f"{name:<12}{value}\n" for name, value in lines)
+    if facts["curve"]:
+        names = list(facts["curve"][0])
+        text += "\n" + table(names, [[point.get(name) for name in names] for point in facts["curve"]], width=100)
+    return text
+
+
+def verify_bundle(folder: Path) -> Iterator[str]:
+    """Check a bundle: a line for each thing that is right, a BundleError naming the file at the first that is not."""
+    with Bundle.open(folder, verify="full") as bundle:
+        for name in sorted(bundle.names):
+            bundle.file(name)
+        yield f"{len(bundle.names)} files are as published (generation {bundle.generation})"
+        towers = {side: _open_tower(bundle, side) for side in ("user", "item")}
+        yield f"both towers load and are of model {bundle.pair_id}"
+        if bundle.has(GOLDEN):
+            yield f"{_check_golden(bundle, towers)} golden inputs give their vectors"
+        if bundle.has("index.json"):
+            yield _check_index(bundle, towers["item"])
+        else:
+            yield "there is no index"
+
+
+def _open_tower(bundle: Bundle, side: Any) -> Tower:
+    own = bundle.schema.tower(side)
+    return bundle.load(
+        own.file, lambda path: Tower(path, own, dim=bundle.schema.dim, pair_id=bundle.pair_id, threads=0)
+    )
+
+
+def _check_golden(bundle: Bundle, towers: dict[str, Tower]) -> int:
+    """Run every golden input through its tower. Returns how many there are."""
+    golden = bundle.read_json(GOLDEN)
+    source = bundle.path / GOLDEN
+    count = 0
+    side: Side
+    for side in ("user", "item"):
+        tower = towers[side]
+        for case in golden[side]:
+            batch = {}
+            for feature in tower.inputs:
+                value = case["inputs"][feature.name]
+                if feature.is_text:
+                    array = np.array(value, dtype=object)
+                    batch[feature.name] = array.reshape(len(value), -1) if feature.is_list else array
+                else:
+                    filled = json.loads(json.dumps(value).replace("null", "NaN"))
+                    batch[feature.name] = np.array(filled, dtype=np.float32).reshape(len(value), *feature.shape[1:])
+            expected = np.array(case[OUTPUT_NAME], dtype=np.float32)
+            found = tower.embed_batch(batch)
+            if found.shape != expected.shape or not np.allclose(found, expected, atol=TOLERANCE):
+                raise BundleError(
+                    f"{source}: {side} case {count + 1}: {tower.path.name} gives other vectors on this machine; "
+                    "export the towers again"
+                )
+            count += len(expected)
+    return count
+
+
+def _check_index(bundle: Bundle, tower: Tower) -> str:
+    """Whether rows of the index are the vectors that the item tower gives for those items."""
+    import pyarrow.parquet as pq
+
+    index, catalog = open_both(bundle)
+    lengths = np.linalg.norm(index.base.astype(np.float64), axis=1)
+    if len(lengths) and np.abs(lengths - 1).max() > 1e-3:
+        raise BundleError(f"{bundle.path / 'index.faiss'}: holds vectors that are not of length 1; build it again")
+    rows = np.linspace(0, len(index.base) - 1, min(CHECKED_ITEMS, len(index.base))).astype(np.int64)
+    items = bundle.load("items.parquet", lambda path: pq.read_table(path, memory_map=True).take(rows))
+    ids = items.column(0).to_pylist()
+    if ids != [catalog.id(row) for row in rows.tolist()]:
+        raise BundleError(
+            f"{bundle.path / 'items.parquet'}: its rows are not those of items.lookup; build the index again"
+        )
+    apart = np.abs(tower.embed_table(items) - index.vectors(rows)).max(initial=0)
+    if apart > TOLERANCE:
+        raise BundleError(
+            f"{bundle.path / 'index.faiss'}: its vectors are not those of item_tower.onnx (apart by {apart:.2g}); "
+            f'rebuild with "twotower index build {bundle.path}"'
+        )
+    return f"the index holds {index.count:,} items; {len(rows)} of them were embedded again and match"

@@ -1,0 +1,212 @@
+"""`query`, `similar` and `embed`: parse, call one function, print."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from retrieval.console import note
+from retrieval.errors import DataError, QueryError
+from retrieval.output import FORMATS, csv_lines, json_line, table
+from retrieval.retriever import Answer, Hit, Query, Retriever
+
+FOLDER: Final = click.Path(path_type=Path)
+AT_ONCE: Final = 256  # queries answered together
+SCREEN: Final = 120  # columns where the terminal does not say
+
+_Command = Callable[..., None]
+
+
+def _shared(command: _Command) -> _Command:
+    """Options that `query` and `similar` share."""
+    for option in reversed(
+        [
+            click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items."),
+            click.option("--where", metavar="EXPR", help="A filter on item columns."),
+            click.option("--exclude", metavar="ID,ID", default="", help="Items that are not wanted."),
+            click.option(
+                "--diversity",
+                type=click.FloatRange(0, 1),
+                default=0.0,
+                metavar="LAMBDA",
+                help="0 by score alone .. 1 by difference alone (maximal marginal relevance).",
+            ),
+            click.option(
+                "--format", "form", type=click.Choice(FORMATS), help="Default: table on a terminal, else json."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(epilog='Example: twotower query artifacts/demo --history 50,181,172 -k 5 --where "year >= 1990"')
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--user", metavar="ID", help="A user of the data, with its features and history.")
+@click.option("--history", metavar="ID,ID", help="Ids of the user's own items, oldest first.")
+@click.option("--features", metavar="JSON", help='A new user, as {"age": 30}; what is left out is missing.')
+@click.option("--input", "source", metavar="FILE", help="Users as JSON Lines; - is stdin.")
+@click.option("--include-seen", is_flag=True, help="Items of the history may be found too.")
+@_shared
+def query(
+    folder: Path,
+    user: str | None,
+    history: str | None,
+    features: str | None,
+    source: str | None,
+    include_seen: bool,
+    k: int,
+    where: str | None,
+    exclude: str,
+    diversity: float,
+    form: str | None,
+) -> None:
+    """The top k items for users, known or new."""
+    if source is None and user is None and history is None and features is None:
+        raise click.UsageError("say who asks: --user, --history, --features or --input")
+    if source is not None and not (user is None and history is None and features is None):
+        raise click.UsageError("--input brings its own users; leave out --user, --history and --features")
+    with Retriever.open(folder) as retriever:
+        batches = iter([[_query(user, history, features)]]) if source is None else _batches(source)
+        printer = _Printer(form, many=source is not None)
+        for queries in batches:
+            answers = retriever.answer(
+                queries, k=k, where=where, exclude=_ids(exclude), include_seen=include_seen, diversity=diversity
+            )
+            for answer in answers:
+                for told in answer.notes:
+                    note(told)
+                printer.answer(answer)
+        printer.close()
+
+
+@click.command(epilog="Example: twotower similar artifacts/demo 50 -k 5")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("item", metavar="ITEM")
+@_shared
+def similar(
+    folder: Path, item: str, k: int, where: str | None, exclude: str, diversity: float, form: str | None
+) -> None:
+    """The items nearest to an item, by their vectors."""
+    with Retriever.open(folder) as retriever:
+        hits = retriever.similar(item, k=k, where=where, exclude=_ids(exclude), diversity=diversity)
+        printer = _Printer(form, many=False)
+        printer.similar(item, hits)
+        printer.close()
+
+
+@click.command(epilog="Example: twotower embed artifacts/demo --tower item --input items.parquet -o items.npy")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--tower", "side", type=click.Choice(["user", "item"]), required=True, help="Which tower.")
+@click.option("--input", "source", type=FOLDER, required=True, help="A table: Parquet, CSV, TSV or JSON Lines.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="A .npy, .parquet or .jsonl file.")
+def embed(folder: Path, side: str, source: Path, output: Path) -> None:
+    """Vectors of a table, through a tower, a block at a time."""
+    from retrieval.embed import embed_file
+
+    count = embed_file(folder, side="user" if side == "user" else "item", source=source, output=output)
+    note(f"{output}: {count:,} vectors")
+
+
+def _ids(text: str) -> list[str]:
+    """Ids between commas; spaces around them do not count."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _query(user: str | None, history: str | None, features: str | None) -> Query:
+    given: Any = {}
+    if features is not None:
+        try:
+            given = json.loads(features)
+        except ValueError as error:
+            raise click.UsageError(f"--features is not JSON ({error})") from error
+        if not isinstance(given, dict):
+            raise click.UsageError('--features is not an object like {"age": 30}')
+    return Query(user=user, history=None if history is None else _ids(history), features=given)
+
+
+def _batches(source: str) -> Iterator[list[Query]]:
+    """Queries of a JSON Lines file, some at a time, in order. Raises QueryError that names the line."""
+    queries: list[Query] = []
+    for number, line in enumerate(_lines(source), start=1):
+        if not line.strip():
+            continue
+        try:
+            queries.append(Query.of(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise QueryError(f"{source}, line {number}: not JSON ({error})") from error
+        except QueryError as error:
+            raise QueryError(f"{source}, line {number}: {error}") from error
+        if len(queries) == AT_ONCE:
+            yield queries
+            queries = []
+    if queries:
+        yield queries
+
+
+def _lines(source: str) -> Iterator[str]:
+    try:
+        if source == "-":
+            for line in sys.stdin.buffer:
+                yield line.decode("utf-8-sig")
+        else:
+            if not Path(source).is_file():
+                raise DataError(f"{source}: there is no such file")
+            with Path(source).open(encoding="utf-8-sig") as file:
+                yield from file
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: is not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+class _Printer:
+    """Answers to stdout in one format: JSON as they come, CSV with one header, a table each."""
+
+    def __init__(self, form: str | None, *, many: bool) -> None:
+        self._form = form or ("table" if sys.stdout.isatty() else "json")
+        self._many = many
+        self._header: list[str] | None = None
+        self._asked = 0
+
+    def answer(self, answer: Answer) -> None:
+        self._asked += 1
+        if self._form == "json":
+            click.echo(json_line(answer.to_json()))
+            return
+        lead = [answer.user or ""] if self._many else []
+        self._rows(["user"] if self._many else [], lead, answer.hits)
+
+    def similar(self, item: str, hits: list[Hit]) -> None:
+        if self._form == "json":
+            click.echo(json_line({"item": item, "hits": [hit.to_json() for hit in hits]}))
+            return
+        self._rows([], [], hits)
+
+    def _rows(self, lead_header: list[str], lead: list[Any], hits: Sequence[Hit]) -> None:
+        records = [hit.item for hit in hits]
+        names = list(dict.fromkeys(name for record in records for name in record))
+        if self._form == "csv":
+            if self._header is None:
+                self._header = [*lead_header, "rank", "id", "score", *names]
+                click.echo(csv_lines(self._header, []), nl=False)
+            columns = self._header[len(lead_header) + 3 :]
+            rows = [
+                [*lead, rank, hit.id, round(hit.score, 6), *(record.get(name) for name in columns)]
+                for rank, (hit, record) in enumerate(zip(hits, records, strict=True), start=1)
+            ]
+            click.echo("".join(csv_lines(self._header, rows).splitlines(keepends=True)[1:]), nl=False)
+            return
+        if self._many and self._asked > 1:
+            click.echo()
+        rows = [
+            [*lead, rank, f"{hit.score:.4f}", hit.id, *(record.get(name) for name in names)]
+            for rank, (hit, record) in enumerate(zip(hits, records, strict=True), start=1)
+        ]
+        width = shutil.get_terminal_size((SCREEN, 24)).columns
+        click.echo(table([*lead_header, "#", "score", "id", *names], rows, width=width), nl=False)
+
+    def close(self) -> None:
+        sys.stdout.flush()

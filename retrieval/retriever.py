@@ -1,0 +1,312 @@
+"""Retriever: queries -> hits; where towers, index and catalogue meet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval import csr, diversity
+from retrieval.bundle import Bundle
+from retrieval.catalog import Catalog
+from retrieval.errors import QueryError, nearest
+from retrieval.index import Index, Selection
+from retrieval.lookup import Lookup
+from retrieval.records import Record
+from retrieval.stored import open_both
+from retrieval.tower import Tower
+
+Vectors = npt.NDArray[np.float32]
+
+USERS_LOOKUP: Final = "users.lookup"
+HISTORY: Final = "history"
+FILTERS_KEPT: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Who asks.
+
+    user: an id of the data; its features and history stand in for those that are not given.
+    features: by name; what is left out is missing. history: ids of items, oldest first.
+    exclude: ids of items that are not wanted.
+    """
+
+    user: str | None = None
+    features: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, content: "Query | Mapping[str, Any]") -> "Query":
+        """A query from a JSON object of those keys. Raises QueryError on another key or a value of another type."""
+        if isinstance(content, Query):
+            return content
+        if not isinstance(content, Mapping):
+            raise QueryError(f"a query is an object, found {type(content).__name__}")
+        expected = {"user": (str, int), "features": Mapping, "history": (list, tuple), "exclude": (list, tuple)}
+        found: dict[str, Any] = {}
+        for name, value in content.items():
+            if name not in expected:
+                raise QueryError(f'a query has no "{name}"{nearest(name, expected)}')
+            if value is None:
+                continue
+            if not isinstance(value, expected[name]):  # type: ignore[arg-type]
+                raise QueryError(f'"{name}" of a query: found {type(value).__name__}')
+            found[name] = [str(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+        if "user" in found:
+            found["user"] = str(found["user"])
+        return cls(**found)
+
+
+class Hit:
+    """An item that was found: its id, its score, and its columns, read when they are asked for."""
+
+    __slots__ = ("_catalog", "_row", "id", "score")
+
+    def __init__(self, row: int, score: float, catalog: Catalog) -> None:
+        self.id = catalog.id(row)
+        self.score = score
+        self._row = row
+        self._catalog = catalog
+
+    @property
+    def item(self) -> dict[str, Any]:
+        """The columns of the item, without its id."""
+        return self._catalog.record(self._row)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "score": round(self.score, 6), **self.item}
+
+    def __repr__(self) -> str:
+        return f"Hit(id={self.id!r}, score={self.score:.4f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits, best first, and what the asker may want to know: an unknown user, unknown items, nothing to go by."""
+
+    user: str | None
+    hits: list[Hit]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"user": self.user, "hits": [hit.to_json() for hit in self.hits]}
+
+
+Asked: TypeAlias = Query | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A query as it is answered: the record for the user tower, the rows to leave out, the notes."""
+
+    user: str | None
+    record: Record
+    exclude: npt.NDArray[np.int64]
+    notes: list[str]
+
+
+class Retriever:
+    """Answers queries on one generation of a bundle. Safe to share between threads."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        """Use `open`."""
+        schema = bundle.schema
+        self.bundle = bundle
+        self.user_tower = bundle.load(
+            schema.user.file,
+            lambda path: Tower(path, schema.user, dim=schema.dim, pair_id=schema.pair_id, threads=threads),
+        )
+        self.index: Index
+        self.catalog: Catalog
+        self.index, self.catalog = open_both(bundle)
+        history = schema.user.history
+        self._history_name = history.name if history is not None else None
+        self._history_length = history.max_length if history is not None else None
+        self._users: Lookup | None = None
+        self._filters: dict[str, Selection] = {}
+        self._lock = Lock()
+
+    @classmethod
+    def open(cls, path: str | Path, *, threads: int = 1) -> "Retriever":
+        """Open the present generation of a bundle.
+
+        threads: of one call of the user tower.
+        Raises BundleError, in one line that names the file, where something is missing, damaged or of another model.
+        """
+        return cls(Bundle.open(path), threads=threads)
+
+    @property
+    def pair_id(self) -> str:
+        return self.bundle.pair_id
+
+    def close(self) -> None:
+        """Let the generation go."""
+        self.bundle.close()
+
+    def __enter__(self) -> "Retriever":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def query(
+        self,
+        queries: Sequence[Asked],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        exclude: Sequence[str] = (),
+        include_seen: bool = False,
+        diversity: float = 0.0,
+    ) -> list[list[Hit]]:
+        """The k best items for each query: exactly k while at least k items may be shown, else all that may.
+
+        where: a filter on columns of the items (see `retrieval.filters`). exclude: ids, for all queries.
+        include_seen: items of the history too. diversity: 0 by score alone .. 1 by difference alone.
+        Raises QueryError on a feature, value or filter that cannot be understood.
+        """
+        answers = self.answer(
+            queries, k=k, where=where, exclude=exclude, include_seen=include_seen, diversity=diversity
+        )
+        return [answer.hits for answer in answers]
+
+    def answer(
+        self,
+        queries: Sequence[Asked],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        exclude: Sequence[str] = (),
+        include_seen: bool = False,
+        diversity: float = 0.0,
+    ) -> list[Answer]:
+        """As `query`, with notes."""
+        if not queries:
+            return []
+        parsed = [self._parse(Query.of(query), exclude, include_seen) for query in queries]
+        vectors = self.user_tower.embed([entry.record for entry in parsed])
+        found = self.search(vectors, k=k, where=where, exclude=[entry.exclude for entry in parsed], diversity=diversity)
+        return [Answer(entry.user, hits, entry.notes) for entry, hits in zip(parsed, found, strict=True)]
+
+    def search(
+        self,
+        vectors: Vectors,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        exclude: Sequence[npt.NDArray[np.int64]] | None = None,
+        diversity: float = 0.0,
+    ) -> list[list[Hit]]:
+        """The k best items for each vector.
+
+        vectors: (q, dim) float32, unit rows. exclude: rows of the catalogue, for each vector.
+        """
+        if not 0.0 <= diversity <= 1.0:
+            raise QueryError(f"diversity is {diversity:g}; it goes from 0 (by score alone) to 1 (by difference alone)")
+        hidden = csr.from_lists(exclude) if exclude is not None and any(map(len, exclude)) else None
+        among = self._among(where) if where else None
+        rows, scores = self._search(vectors, k, among, hidden, diversity)
+        catalog = self.catalog
+        return [
+            [Hit(row, score, catalog) for row, score in zip(own, own_scores, strict=True) if row >= 0]
+            for own, own_scores in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def similar(
+        self, item: str, *, k: int = 10, where: str | None = None, exclude: Sequence[str] = (), diversity: float = 0.0
+    ) -> list[Hit]:
+        """The items nearest to an item, without itself. Raises QueryError if there is no such item."""
+        row = self.catalog.row(item)
+        if row is None:
+            raise QueryError(f'there is no item "{item}"; ids are those of the catalogue')
+        hidden = np.append(self.catalog.rows(exclude), row)
+        vector = self.index.vectors(np.array([row]))
+        return self.search(vector, k=k, where=where, exclude=[hidden], diversity=diversity)[0]
+
+    def _search(
+        self, vectors: Vectors, k: int, among: Selection | None, exclude: csr.CSR | None, weight: float
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        if not weight:
+            return self.index.search(vectors, k=k, among=among, exclude=exclude)
+        wide, wide_scores = self.index.search(vectors, k=diversity.candidates(k), among=among, exclude=exclude)
+        rows = np.full((len(wide), k), -1, dtype=np.int64)
+        scores = np.full((len(wide), k), -np.inf, dtype=np.float32)
+        for query, found in enumerate(wide):
+            own = found[found >= 0]
+            order = diversity.reorder(wide_scores[query, : len(own)], self.index.vectors(own), k=k, diversity=weight)
+            rows[query, : len(order)] = own[order]
+            scores[query, : len(order)] = wide_scores[query, order]
+        return rows, scores
+
+    def _among(self, where: str) -> Selection:
+        """The items that pass a filter; filters that come again are not worked out again."""
+        found = self._filters.get(where)
+        if found is None:
+            found = self.index.select(self.catalog.where(where))
+            with self._lock:
+                if len(self._filters) >= FILTERS_KEPT:
+                    self._filters.pop(next(iter(self._filters)))
+                self._filters[where] = found
+        return found
+
+    def _parse(self, query: Query, exclude: Sequence[str], include_seen: bool) -> _Parsed:
+        notes: list[str] = []
+        features = dict(query.features)
+        history = query.history
+        if self._history_name is not None and self._history_name in features:
+            given = features.pop(self._history_name)
+            history = given if history is None else history
+        if query.user is not None:
+            known = self._known_user(query.user)
+            if known is None:
+                nobody = "" if self._users is not None else " (the bundle was made without users)"
+                notes.append(f'user "{query.user}" is not in the data{nobody}; answered as somebody new')
+            else:
+                past = known.pop(self._history_name or HISTORY, None)
+                history = past if history is None else history
+                inputs = {feature.name for feature in self.user_tower.inputs}
+                features = {**{name: value for name, value in known.items() if name in inputs}, **features}
+        if isinstance(history, str) or not (history is None or isinstance(history, Sequence)):
+            raise QueryError(f"a history is a list of item ids, found {type(history).__name__}")
+        seen = [str(item) for item in history or () if item is not None and item != ""]
+        rows, unknown = self._rows([*([] if include_seen else seen), *query.exclude, *exclude])
+        if include_seen:
+            unknown += self._rows(seen)[1]
+        if unknown:
+            shown = ", ".join(f'"{name}"' for name in list(dict.fromkeys(unknown))[:5])
+            more = f" and {len(set(unknown)) - 5} more" if len(set(unknown)) > 5 else ""
+            notes.append(f"not in the catalogue: {shown}{more}")
+        if not seen and not features:
+            notes.append("nothing is known of this user: no history, no features")
+        if self._history_name is not None:
+            features[self._history_name] = seen[-self._history_length :] if self._history_length else seen
+        return _Parsed(query.user, features, rows, notes)
+
+    def _rows(self, ids: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Rows of ids, and the ids that have none."""
+        found: list[int] = []
+        unknown: list[str] = []
+        for name in ids:
+            row = self.catalog.row(name)
+            if row is None:
+                unknown.append(name)
+            else:
+                found.append(row)
+        return np.array(found, dtype=np.int64), unknown
+
+    def _known_user(self, user: str) -> dict[str, Any] | None:
+        """The record of a user of the data."""
+        if self._users is None:
+            if not self.bundle.has(USERS_LOOKUP):
+                return None
+            self._users = self.bundle.load(USERS_LOOKUP, Lookup.open)
+        row = self._users.row(user)
+        return None if row is None else self._users.record(row)
