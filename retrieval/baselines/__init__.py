@@ -5,8 +5,10 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Final
 
-from retrieval.baselines.base import Baseline, Training
+from retrieval.baselines.base import Baseline, Training, start
 from retrieval.errors import TwoTowerError, nearest
+
+__all__ = ["BASELINES", "Baseline", "Training", "choose", "make", "start", "unavailable"]
 
 # name -> module:class; loaded when it is asked for, since scipy costs time and `implicit` is an extra.
 BASELINES: Final = {

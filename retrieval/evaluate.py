@@ -1,0 +1,298 @@
+"""Evaluate: the deployed path (ONNX and index) on what training held out, beside baselines; the files that say so."""
+
+import datetime as dt
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from retrieval.bundle import Bundle
+from retrieval.console import note
+from retrieval.deployed import Answers, answer
+from retrieval.errors import BundleError, TwoTowerError
+from retrieval.held_out import HeldOut, Stage
+from retrieval.intervals import Bootstrap
+from retrieval.measure import (
+    Measured,
+    by_history,
+    by_popularity,
+    curve,
+    found,
+    measure,
+    shown_share,
+)
+from retrieval.metrics import Ranking
+from retrieval.publish import publishing
+from retrieval.rivals import BUDGET_S, Rival, compete
+from retrieval.verdict import Verdict, advise, judge
+
+TRAINING: Final = "training"
+KS: Final = (5, 10, 20)
+PAIRED: Final = ("recall", "ndcg")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was measured, for the files and the table.
+
+    k: the one that judges. epochs: of the training, as its history tells. summary: what the training says of itself.
+    """
+
+    path: Path
+    pair_id: str
+    held: HeldOut
+    stage: Stage
+    answers: Answers
+    model: Measured
+    exact: Measured
+    rivals: Mapping[str, Rival]
+    skipped: Mapping[str, str]
+    drawn: Bootstrap
+    verdict: Verdict
+    ks: tuple[int, ...]
+    k: int
+    epochs: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `metrics.json` and `evaluate --json` say."""
+        stage, held = self.stage, self.held
+        rival = self.verdict.rival
+        return {
+            "split": {"kind": held.split_kind, "stage": stage.name, "interactions": held.counts()},
+            "users": len(stage.rows),
+            "items": held.item_count,
+            "pair_id": self.pair_id,
+            "k": list(self.ks),
+            "metrics": _rounded(self.model.values),
+            "intervals": {
+                f"{name}@{k}": _interval(self.drawn.mean(f"model {name}@{k}")) for name in PAIRED for k in self.ks
+            },
+            "baselines": {name: _rounded(rival.measured.values) for name, rival in self.rivals.items()},
+            "baseline_settings": {name: rival.facts() for name, rival in self.rivals.items()},
+            "baselines_left_out": dict(self.skipped),
+            "differences": {
+                name: {
+                    f"{metric}@{self.k}": _interval(
+                        self.drawn.difference(f"model {metric}@{self.k}", f"{name} {metric}@{self.k}")
+                    )
+                    for metric in PAIRED
+                }
+                for name in self.rivals
+            },
+            "verdict": {
+                "outcome": self.verdict.outcome,
+                "best_baseline": rival,
+                "sentence": self.verdict.sentence,
+                "advice": list(self.verdict.advice),
+            },
+            "curve": {str(k): round(value, 6) for k, value in curve(self.exact, truth=stage.truth).items()},
+            "slices": self.slices(),
+            "index": {"kind": self.answers.kind, "recall@10_vs_exact": round(self.answers.agreement, 6)},
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        }
+
+    def slices(self) -> dict[str, list[dict[str, Any]]]:
+        """Share of truths found at k, by the user's history and the item's popularity, beside the best rival's."""
+        rival = self.verdict.rival
+        parts = {
+            "history": by_history(self.stage.histories, self.stage.truth),
+            "popularity": by_popularity(self.held.popularity, self.stage.truth),
+        }
+        shown = shown_share(self.model.lists[:, : self.k], self.held.popularity)
+        result: dict[str, list[dict[str, Any]]] = {}
+        for kind, slices in parts.items():
+            result[kind] = []
+            for part in slices:
+                entry = {
+                    "slice": part.label,
+                    "truths": part.size,
+                    "found": round(found(self.model.ranks, part, k=self.k), 6),
+                }
+                if rival is not None:
+                    entry[rival] = round(found(self.rivals[rival].measured.ranks, part, k=self.k), 6)
+                if kind == "popularity":
+                    entry["share_of_recommendations"] = round(shown[part.label], 6)
+                result[kind].append(entry)
+        return result
+
+
+def evaluate(
+    path: str | Path,
+    *,
+    baselines: Sequence[str] | None = None,
+    k: Sequence[int] = KS,
+    budget_s: float = BUDGET_S,
+    report: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Judge a bundle on what its training held out; print the table, publish what was measured.
+
+    path: of the bundle, with its training folder. baselines: names, "all", "none"; None for those that take seconds.
+    budget_s: for tuning one baseline. report: whether to write report.html too.
+    Writes metrics.json, MODEL_CARD.md and report.html as one generation. Returns what metrics.json says.
+    Raises BundleError if there is nothing to judge or to judge by, TwoTowerError on an unknown baseline.
+    """
+    judged = run(path, baselines=baselines, k=k, budget_s=budget_s, seed=seed)
+    begin = time.perf_counter()
+    result = judged.to_json()
+    with publishing(path) as draft:
+        if draft.pair_id != judged.pair_id:
+            raise BundleError(
+                f"{path}: holds model {draft.pair_id} by now, model {judged.pair_id} was evaluated; evaluate again"
+            )
+        if report:
+            # Imported here: it brings a plotting library along.
+            from retrieval.report import html
+
+            draft.write_bytes("report.html", html(judged).encode())
+            result["seconds"]["report"] = round(time.perf_counter() - begin, 3)
+        from retrieval.model_card import markdown
+
+        draft.write_bytes("MODEL_CARD.md", markdown(judged, result).encode())
+        draft.write_json("metrics.json", result)
+    return result
+
+
+def run(
+    path: str | Path,
+    *,
+    baselines: Sequence[str] | None = None,
+    k: Sequence[int] = KS,
+    budget_s: float = BUDGET_S,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure, without writing anything. Arguments and errors as of `evaluate`."""
+    ks = tuple(sorted(set(k)))
+    if not ks or ks[0] < 1:
+        raise TwoTowerError(f"k is {list(k)}; it takes one or more whole numbers from 1 on")
+    begin = time.perf_counter()
+    folder = Path(path) / TRAINING
+    with Bundle.open(path) as bundle:
+        held = HeldOut.read(folder)
+        summary = _read_summary(folder)
+        if summary.get("refit"):
+            raise BundleError(
+                f"{path}: was trained on everything (--refit), so nothing is held out to judge it by; "
+                "evaluate the training that it was refitted from"
+            )
+        stage = held.best_stage()
+        seconds = {"read": time.perf_counter() - begin}
+        answers = answer(bundle, held, stage, k=max(ks))
+        pair_id = bundle.pair_id
+    seconds |= answers.seconds
+
+    def measured(ranking: Ranking) -> Measured:
+        return measure(ranking, truth=stage.truth, popularity=held.popularity, users=held.user_count, ks=ks)
+
+    model = measured(answers.deployed)
+    begin = time.perf_counter()
+    rivals, skipped = compete(held, stage, names=baselines, ks=ks, budget_s=budget_s, seed=seed)
+    seconds["baselines"] = time.perf_counter() - begin
+    main = 10 if 10 in ks else ks[len(ks) // 2]
+    drawn = _draw(model, rivals, ks, seed=seed)
+    epochs = _read_epochs(folder)
+    verdict = judge(drawn, model.values, {name: rival.measured.values for name, rival in rivals.items()}, k=main)
+    if verdict.outcome in ("loses", "level"):
+        verdict = verdict._replace(advice=advise(held.config, epochs, has_times=held.training.times is not None))
+    return Evaluation(
+        path=Path(path),
+        pair_id=pair_id,
+        held=held,
+        stage=stage,
+        answers=answers,
+        model=model,
+        exact=measured(Ranking(answers.exact, answers.deployed.lists)),
+        rivals=rivals,
+        skipped=skipped,
+        drawn=drawn,
+        verdict=verdict,
+        ks=ks,
+        k=main,
+        epochs=epochs,
+        summary=summary,
+        seconds=seconds,
+    )
+
+
+def _draw(model: Measured, rivals: Mapping[str, Rival], ks: Sequence[int], *, seed: int) -> Bootstrap:
+    named = {"model": model, **{name: rival.measured for name, rival in rivals.items()}}
+    return Bootstrap(
+        {
+            f"{name} {metric}@{k}": measured.per_user[f"{metric}@{k}"]
+            for name, measured in named.items()
+            for metric in PAIRED
+            for k in ks
+        },
+        seed=seed,
+    )
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    """What the training says of itself; {} where it says nothing that can be read."""
+    try:
+        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """A line an epoch of the training's history; none where it is not there."""
+    try:
+        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        return [entry for line in lines if line.strip() and isinstance(entry := json.loads(line), dict)]
+    except (OSError, ValueError):
+        return []
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}
+
+
+def _interval(interval: tuple[float, float, float]) -> dict[str, float]:
+    value, low, high = (round(number, 6) for number in interval)
+    return {"value": value, "low": low, "high": high}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The model and its baselines as aligned text, the best of each column marked."""
+    ks = result["k"]
+    main = 10 if 10 in ks else ks[len(ks) // 2]
+    columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in ks] + [f"mrr@{main}", f"coverage@{main}"]
+    rows = {"two towers": result["metrics"], **result["baselines"]}
+    best = {column: max(values[column] for values in rows.values()) for column in columns}
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"{column:>13}" for column in columns)]
+    for name, values in rows.items():
+        cells = [
+            f"{values[column]:.4f}{'*' if values[column] == best[column] and len(rows) > 1 else ' '}"
+            for column in columns
+        ]
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>13}" for cell in cells))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def show(result: Mapping[str, Any], *, path: Path) -> None:
+    """Print the table and the verdict; warn where the model loses."""
+    split = result["split"]
+    index = result["index"]
+    click.echo(
+        f"{result['users']:,} users, {result['items']:,} items, split {split['kind']}, on {split['stage']}; "
+        f"index {index['kind']}, recall@10 against exact {index['recall@10_vs_exact']:.4f}\n"
+    )
+    click.echo(table(result))
+    click.echo(f"\n{result['verdict']['sentence']}")
+    for name, reason in result["baselines_left_out"].items():
+        note(f"left out {name}: {reason}")
+    if result["verdict"]["outcome"] == "loses":
+        note(f"Warning: the model loses to {result['verdict']['best_baseline']}. What to try:")
+        for entry in result["verdict"]["advice"]:
+            note(f"  - {entry}")
+    note(f"Report: {path / 'report.html'}")
