@@ -69,7 +69,7 @@ def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False)
         config = dataclasses.replace(config, split=dataclasses.replace(config.split, kind="none"))
     dataset = prepare(config)
     facts = recipe.statistics(dataset)
-    resolved = recipe.resolve(config, facts)
+    resolved = recipe.resolve(dataset.config, facts)  # with the length of the history, which the data decided
     if chosen is not None:
         resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=chosen))
     work = _work_folder(out, resolved, dataset.fingerprint(), resume=resume)
