@@ -55,4 +55,5 @@ def _damped(rows: Rows, values: Values, height: int, *, damping: float) -> npt.N
     """Mean of the values of each row, drawn towards 0; 0 where there is none."""
     total = np.bincount(rows, weights=values, minlength=height)
     count = np.bincount(rows, minlength=height)
-    return total / np.maximum(count + damping, 1e-12)
+    mean: npt.NDArray[np.float64] = total / np.maximum(count + damping, 1e-12)
+    return mean
