@@ -1,5 +1,6 @@
 """The commands that get and look at data: fetch, init, inspect."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,15 +11,23 @@ import click
 @click.option("--from", "source", type=click.Path(path_type=Path), help="Archive or folder already on disk.")
 @click.option("--to", type=click.Path(path_type=Path), help="Folder to write; data/NAME by default.")
 @click.option("--force", is_flag=True, help="Write it anew if it is there already.")
-def fetch(name: str, source: Path | None, to: Path | None, force: bool) -> None:
+@click.option("--subset", type=click.Choice(["notebook"]), help="ml-latest-small: the notebook's films, three configs.")
+@click.option("--as-notebook", is_flag=True, help="With --subset: the notebook's own leaking split and averages.")
+def fetch(name: str, source: Path | None, to: Path | None, force: bool, subset: str | None, as_notebook: bool) -> None:
     """Get a known public dataset as a dataset folder: tables in Parquet and a ready twotower.toml.
 
     NAME is one of ml-100k, ml-latest-small, ml-1m, ml-20m, ml-25m, beauty.
     """
+    from train import notebook
     from train.fetch import fetch as run
 
-    config = run(name, to=to or Path("data") / name, source=source, force=force)
-    click.echo(config)
+    if subset is not None and name != "ml-latest-small":
+        raise click.UsageError(f"--subset {subset} is a part of ml-latest-small, not of {name}")
+    if as_notebook and subset is None:
+        raise click.UsageError("--as-notebook needs --subset notebook")
+    folder = to or Path("data") / "-".join([name, *([subset] if subset else []), *(["leaking"] if as_notebook else [])])
+    reader = partial(notebook.read, as_notebook=as_notebook) if subset else None
+    click.echo(run(name, to=folder, source=source, force=force, read=reader))
 
 
 @click.command(epilog="Example: twotower init ratings.csv --items films.csv --users people.csv -o twotower.toml")

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,9 @@ from train.folder import Folder, publish
 CONNECT_TIMEOUT_S: Final = 5.0  # of each wait for the network, not of the whole download
 PIP_TIMEOUT_S: Final = 120.0
 BLOCK_BYTES: Final = 1 << 20
+
+
+Reader = Callable[[Source], Folder]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class Known:
     terms: what to tell whoever fetches it.
     """
 
-    read: Callable[[Source], Folder]
+    read: Reader
     terms: str
     archive: Remote | None = None
     wheel: Wheel | None = None
@@ -93,9 +96,10 @@ KNOWN: Final[Mapping[str, Known]] = {
 }
 
 
-def fetch(name: str, *, to: Path, source: Path | None = None, force: bool = False) -> Path:
+def fetch(name: str, *, to: Path, source: Path | None = None, force: bool = False, read: Reader | None = None) -> Path:
     """Write a known dataset as a dataset folder. Returns the path of its config.
 
+    read: another reading of the same files than the usual one, a subset for example.
     source: an archive or a folder that is on disk already; without it the network is asked.
     A folder that has a config is left as it is, unless `force`.
     Raises DataError in one line: an unknown name, nothing to be had (names the places tried and --from), a file that
@@ -105,9 +109,9 @@ def fetch(name: str, *, to: Path, source: Path | None = None, force: bool = Fals
         raise DataError(f'no known dataset "{name}"{nearest(name, [*KNOWN, "synthetic"])}')
     if kept(to, force=force):
         return to / CONFIG_NAME
-    known = KNOWN[name]
+    known = KNOWN[name] if read is None else replace(KNOWN[name], read=read)
     if source is not None:
-        content = read_from(name, source)
+        content = read_from(known, source)
     else:
         with tempfile.TemporaryDirectory(prefix="twotower-fetch-") as scratch:
             content = _download(name, known, Path(scratch))
@@ -127,9 +131,8 @@ def kept(to: Path, *, force: bool) -> bool:
     return False
 
 
-def read_from(name: str, path: Path) -> Folder:
+def read_from(known: Known, path: Path) -> Folder:
     """The dataset from an archive (zip or wheel) or folder on disk. Raises DataError that names the path."""
-    known = KNOWN[name]
     if path.is_file() and known.archive is not None and path.stat().st_size == known.archive.size_bytes:
         found = _sha256(path)
         if found != known.archive.sha256:

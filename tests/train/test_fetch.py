@@ -269,7 +269,7 @@ def test_an_archive_that_changed_is_read_and_said(
 ) -> None:
     path = zipped(tmp_path / "a.zip", grouplens_100k())
     know(monkeypatch, Remote(url=CLOSED, size_bytes=path.stat().st_size, sha256="0" * 64), None)
-    assert read_from("ml-100k", path).tables["users"].height == 3
+    assert read_from(fetching.KNOWN["ml-100k"], path).tables["users"].height == 3
     assert "the published archive has 0000" in capsys.readouterr().err
 
 
