@@ -20,6 +20,7 @@ class Examples:
 
     users: (n, dim) unit rows. items: (c, dim) unit rows, distinct items.
     target: (n,) int64, the column of the item that was chosen.
+    present: (n, m) int64, the columns that sampling let in for this row, whatever their chance; None: the target.
     scale: () what cosines are multiplied by.
     pull: (n, dim) what a user is drawn to: the expected item vector under the target distribution; where that is
         one item, its vector.
@@ -36,6 +37,7 @@ class Examples:
     pull: Tensor
     weight: Tensor
     log_inclusion: Tensor | None = None
+    present: Tensor | None = None
     value: Tensor | None = None
     negative: Tensor | None = None
 
@@ -59,7 +61,12 @@ def sampled_softmax(examples: Examples) -> Tensor:
     expectation. A row's own target is there for certain: its term stands as it is.
     """
     total = LogSumExp.apply(  # type: ignore[no-untyped-call]  # torch does not type it
-        examples.users, examples.items, examples.scale, examples.log_inclusion, examples.target, examples.weight
+        examples.users,
+        examples.items,
+        examples.scale,
+        examples.log_inclusion,
+        examples.target[:, None] if examples.present is None else examples.present,
+        examples.weight,
     )
     attraction = (examples.users * examples.pull).sum(dim=-1) * examples.scale  # (n,)
     loss: Tensor = total - (attraction * examples.weight).sum()
@@ -114,7 +121,7 @@ class LogSumExp(torch.autograd.Function):
         items: Tensor,
         scale: Tensor,
         log_inclusion: Tensor | None,
-        target: Tensor,
+        present: Tensor,
         weight: Tensor,
     ) -> Tensor:
         n, columns = len(users), len(items)
@@ -128,7 +135,7 @@ class LogSumExp(torch.autograd.Function):
             chunk = slice(start, start + rows)
             terms = torch.addmm(shift, scaled[chunk], items.T).exp_()  # (rows, columns)
             if log_inclusion is not None:
-                own = target[chunk, None]
+                own = present[chunk]
                 terms.scatter_(1, own, terms.gather(1, own) * log_inclusion[own].exp())
             sums = terms.sum(dim=1)  # (rows,)
             total += weight[chunk] @ (sums.log() + scale)

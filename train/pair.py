@@ -12,6 +12,7 @@ from retrieval.vocabulary import FIRST, UNKNOWN
 from train.batches import Batch
 from train.features import drop, unit
 from train.losses import OBJECTIVES, Examples, log_inclusion
+from train.teacher import Teacher
 from train.towers import Inputs, ItemTower, UserTower
 
 MAX_SCALE = 40.0  # e^-80, the smallest term of the softmax, is still a float32
@@ -41,11 +42,18 @@ class Pair(nn.Module):
     frequency: Tensor
 
     def __init__(
-        self, user_tower: UserTower, item_tower: ItemTower, *, options: PairOptions, frequency: Tensor
+        self,
+        user_tower: UserTower,
+        item_tower: ItemTower,
+        *,
+        options: PairOptions,
+        frequency: Tensor,
+        teacher: Teacher | None = None,
     ) -> None:
         """frequency: (items,) float32, the share of the training targets that each item is."""
         super().__init__()
         self.user_tower, self.item_tower, self.options = user_tower, item_tower, options
+        self.teacher = teacher
         self.objective = OBJECTIVES[options.objective]
         self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
         self.register_buffer("frequency", frequency, persistent=False)
@@ -60,7 +68,8 @@ class Pair(nn.Module):
         users: the static features of the batch's users, aligned with it. items: the features of the whole catalogue.
         """
         rows = batch.rows  # (batch, width)
-        candidates, local, inclusion = self._candidates(batch)
+        taught = self.teacher.draw(rows) if self.teacher is not None else None
+        candidates, local, lesson, inclusion = self._candidates(batch, taught)
         vectors = self.item_tower({name: values[candidates] for name, values in items.items()})  # (c, dim)
         table = torch.cat([self.user_tower.reserved_vectors(), vectors])  # rows as in the item vocabulary
         # The newest item is only ever a target, so the slot of item k, counted from the newest, is k.
@@ -71,6 +80,14 @@ class Pair(nn.Module):
         slots, target = targets(batch, local - FIRST)
         chosen = unit(rearrange(states, "b w d -> (b w) d")[slots])  # (n, dim)
         pull = self._pull(batch, local, table, slots, vectors[target])
+        present = None
+        if lesson is not None:
+            columns = lesson.flatten()[slots] - FIRST
+            known = columns >= 0
+            columns = torch.where(known, columns, target)
+            share = self.options.teaching * known[:, None]
+            pull = pull * (1 - share) + vectors[columns] * share
+            present = torch.stack([target, columns], dim=1)
         weight = torch.full_like(chosen[:, 0], 1 / max(len(chosen), 1))
         return self.objective(
             Examples(
@@ -81,31 +98,38 @@ class Pair(nn.Module):
                 pull=pull,
                 weight=weight,
                 log_inclusion=inclusion,
+                present=present,
                 value=None if batch.values is None else target_values(batch, slots),
                 negative=torch.randint(len(vectors), (len(chosen),)) if self.options.objective == "bpr" else None,
             )
         )
 
-    def _candidates(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Which items a batch needs: item rows (c,), the batch's rows counted in them (from FIRST), log inclusion."""
+    def _candidates(self, batch: Batch, taught: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Which items a batch needs: item rows (c,), rows and `taught` counted in them (from FIRST), log inclusion."""
         catalogue = len(self.frequency)
         device = batch.rows.device
         sampled = self.options.objective == "sampled-softmax"
         if not sampled and self.options.objective != "in-batch":
-            return torch.arange(catalogue, device=device), batch.rows, None
-        drawn = batch.rows.flatten()
+            return torch.arange(catalogue, device=device), batch.rows, taught, None
+        asked = batch.rows if taught is None else torch.cat([batch.rows, taught])  # (batch or twice it, width)
+        drawn = asked.flatten()
         if sampled:
             uniform = torch.randint(catalogue, (self.options.candidates,), device=device) + FIRST
             drawn = torch.cat([uniform, drawn])
         distinct, position = torch.unique(drawn, return_inverse=True)
-        local = position[len(drawn) - batch.rows.numel() :].view_as(batch.rows)
+        local = position[len(drawn) - asked.numel() :].view_as(asked)
         padding = int(distinct[0] == 0)  # padding, if any, sorts first
-        local = torch.where(batch.rows != 0, local + (FIRST - padding), 0)
+        local = torch.where(asked != 0, local + (FIRST - padding), 0)
         chosen = distinct[padding:] - FIRST
+        n = int(batch.fresh.sum())
         inclusion = log_inclusion(
-            self.frequency, targets=int(batch.fresh.sum()), uniform=self.options.candidates if sampled else 0
+            self.frequency,
+            targets=n,
+            uniform=self.options.candidates if sampled else 0,
+            supplied=None if self.teacher is None else -torch.expm1(n * torch.log1p(-self.teacher.frequency)),
         )
-        return chosen, local, inclusion[chosen]
+        lesson = local[len(batch.rows) :] if taught is not None else None
+        return chosen, local[: len(batch.rows)], lesson, inclusion[chosen]
 
     def _pull(self, batch: Batch, local: Tensor, table: Tensor, slots: Tensor, following: Tensor) -> Tensor:
         """What each example is drawn to: the next item, and with a horizon those after it. (n, dim)."""

@@ -1,0 +1,166 @@
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.encoders import ENCODERS, EncoderShape
+from train.features import Column, FeatureEmbedding, unit
+from train.towers import ItemTower, UserTower, in_blocks
+
+DIM = 16
+USER_COLUMNS = (
+    Column(name="age", kind="number", mean=30.0, std=5.0),
+    Column(name="job", kind="category", height=5),
+    Column(name="past", kind="history", height=12),
+)
+ITEM_COLUMNS = (
+    Column(name="id", kind="category", height=12),
+    Column(name="year", kind="number", mean=1990.0, std=0.0),
+    Column(name="tags", kind="categories", height=6),
+    Column(name="text.embedding", kind="vector", size=4),
+    Column(name="code", kind="hash", height=9),
+)
+
+
+def user_tower(encoder: str, *, layers: int = 2) -> UserTower:
+    torch.manual_seed(0)
+    shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.3, max_length=6)
+    tower = UserTower(USER_COLUMNS, dim=DIM, encoder=ENCODERS[encoder](shape)).eval()
+    for weight in tower.parameters():
+        nn.init.normal_(weight, std=0.3)  # nothing may hold only because a weight starts at zero
+    tower.freeze_items(functional.normalize(torch.randn(10, DIM), dim=-1))
+    return tower
+
+
+def users() -> dict[str, Tensor]:
+    return {
+        "age": torch.tensor([20.0, float("nan"), float("inf"), 1e38]),
+        "job": torch.tensor([0, 1, 4, 2]),
+        "past": torch.tensor([[5, 4, 3, 0], [0, 0, 0, 0], [2, 7, 11, 3], [1, 0, 0, 0]]),
+    }
+
+
+def items(n: int = 3) -> dict[str, Tensor]:
+    nan = float("nan")
+    return {
+        "id": torch.tensor([2, 1, 0])[:n],
+        "year": torch.tensor([1990.0, nan, -1e38])[:n],
+        "tags": torch.tensor([[2, 0, 3], [0, 0, 0], [1, 1, 1]])[:n],
+        "text.embedding": torch.tensor([[1.0, 2, 3, 4], [nan] * 4, [1e38, -1e38, float("inf"), 0]])[:n],
+        "code": torch.tensor([2, 0, 8])[:n],
+    }
+
+
+def rows(batch: Mapping[str, Tensor], chosen: slice) -> dict[str, Tensor]:
+    return {name: values[chosen] for name, values in batch.items()}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_user_vectors_are_unit_and_a_batch_equals_its_rows(encoder: str) -> None:
+    tower, batch = user_tower(encoder), users()
+    vectors = tower(batch)
+    assert vectors.shape == (4, DIM)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(4))
+    for row in range(4):
+        torch.testing.assert_close(tower(rows(batch, slice(row, row + 1)))[0], vectors[row], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_padding_and_empty_lists_and_empty_batches(encoder: str) -> None:
+    tower, batch = user_tower(encoder), users()
+    vectors = tower(batch)
+    wider = batch | {"past": functional.pad(batch["past"], (0, 5))}
+    torch.testing.assert_close(tower(wider), vectors, atol=1e-6, rtol=0)
+    without = rows(batch, slice(1, 2))
+    torch.testing.assert_close(tower(without | {"past": without["past"][:, :0]})[0], vectors[1], atol=1e-6, rtol=0)
+    assert tower(rows(batch, slice(0, 0))).shape == (0, DIM)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str) -> None:
+    """What training learns at every position is what the exported tower answers."""
+    tower, batch = user_tower(encoder), users()
+    past = batch["past"]
+    states = unit(tower.encoder(tower.profile(batch, 4), tower.item_vectors[past], past != 0))
+    for slot in range(1, past.shape[1] + 1):
+        shorter = batch | {"past": past[:, slot - 1 :]}
+        there = past[:, slot - 1] != 0
+        torch.testing.assert_close(states[there, slot], tower(shorter)[there], atol=1e-6, rtol=0)
+    nothing = batch | {"past": torch.zeros_like(past)}
+    torch.testing.assert_close(states[:, 0], tower(nothing), atol=1e-6, rtol=0)
+
+
+def test_which_encoders_see_what() -> None:
+    batch = users()
+    turned = batch | {"past": batch["past"].flip(1)}
+    turned["past"][0] = torch.tensor([3, 4, 5, 0])
+    for name, encoder_sees_order in (("attention", True), ("mean", False), ("mlp", False)):
+        tower = user_tower(name)
+        same = torch.allclose(tower(batch)[0], tower(turned)[0], atol=1e-6)
+        assert same is not encoder_sees_order
+    tower = user_tower("mlp")
+    torch.testing.assert_close(tower(batch), tower(batch | {"past": batch["past"] * 0}))
+
+
+def test_item_vectors_are_unit_whatever_comes_in() -> None:
+    torch.manual_seed(0)
+    tower = ItemTower(ITEM_COLUMNS, dim=DIM, id_column="id").eval()
+    vectors = tower(items())
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(in_blocks(tower, items(), block=2), vectors, atol=1e-6, rtol=0)
+    assert tower(items(0)).shape == (0, DIM)
+
+
+def test_a_vector_without_direction_becomes_the_first_axis() -> None:
+    found = unit(torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0], [0.0, 0.0, 1e-20]]))
+    expected = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]])
+    torch.testing.assert_close(found[:2], expected)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3))
+
+
+def test_an_item_is_its_id_plus_the_mean_of_its_features() -> None:
+    columns = (
+        Column(name="id", kind="category", height=4),
+        Column(name="a", kind="category", height=3),
+        Column(name="b", kind="categories", height=5),
+    )
+    embedding = FeatureEmbedding(columns, 2, id_column="id").eval()
+    with torch.no_grad():
+        for table, values in zip(
+            embedding.embeddings,
+            (
+                [[0, 0], [0, 0], [1, 0], [0, 1]],
+                [[0, 0], [0, 0], [4, 4]],
+                [[8, 8], [0, 0], [1, 0], [3, 0], [0, 1]],
+            ),
+            strict=True,
+        ):
+            table.weight.copy_(torch.tensor(values, dtype=torch.float32))  # type: ignore[operator]
+    batch = {
+        "id": torch.tensor([2, 3]),
+        "a": torch.tensor([2, 0]),
+        "b": torch.tensor([[2, 0, 3], [0, 0, 0]]),
+    }
+    # id + (a + mean of b) / 2; an empty list is the row of missing.
+    expected = torch.tensor([[1 + (4 + 2) / 2, (4 + 0) / 2], [(0 + 8) / 2, 1 + (0 + 8) / 2]])
+    torch.testing.assert_close(embedding(batch, 2), expected)
+
+
+def test_hiding_trains_the_rows_of_missing_and_unknown() -> None:
+    torch.manual_seed(0)
+    embedding = FeatureEmbedding(ITEM_COLUMNS, DIM, id_column="id", id_dropout=0.5, feature_dropout=0.5)
+    batch = {name: values[:1].expand(200, *values.shape[1:]) for name, values in items().items()}
+    kept = {name: values.clone() for name, values in batch.items()}
+    embedding(batch, 200).sum().backward()
+    grown = {
+        name: table.weight.grad.abs().sum(dim=-1) > 0  # type: ignore[union-attr, operator]
+        for (name, kind), table in zip(embedding.kinds.items(), embedding.embeddings, strict=True)
+        if kind not in ("number", "vector")
+    }
+    assert grown["id"][:3].tolist() == [False, True, True]
+    assert grown["code"][:3].tolist() == [True, True, True]
+    assert grown["tags"][:4].tolist() == [True, True, True, True]
+    for name, values in kept.items():
+        torch.testing.assert_close(batch[name], values)
