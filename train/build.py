@@ -1,5 +1,6 @@
 """Config and preprocess -> the towers, untrained: the one place that reads both."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,11 +11,13 @@ from torch import Tensor
 
 from retrieval.schema import Feature, Side
 from retrieval.vocabulary import FIRST
+from train import config as configs
 from train.config import Config
-from train.encoders import EncoderShape, user_encoder
+from train.encoders import ENCODERS, Encoder, EncoderShape
 from train.features import Column
 from train.pair import Pair, PairOptions
 from train.preprocess import Batch, Preprocess
+from train.seed import CrossAttention, RollingAttention, SeedAttention, SeedMlp
 from train.towers import ItemTower, UserTower
 
 T = TypeVar("T")
@@ -44,11 +47,33 @@ def _column(preprocess: Preprocess, side: Side, feature: Feature) -> Column:
     return Column(name=feature.name, kind=feature.kind, height=len(preprocess.vocabulary(side, feature.name)))
 
 
+def encoder(options: configs.Encoder, shape: EncoderShape) -> Encoder:
+    """Build the encoder that a config names. shape: what the config says for all encoders; the options win."""
+    if isinstance(options, configs.SeedAttention):
+        return SeedAttention(options, shape)
+    if isinstance(options, configs.RollingAttention):
+        return RollingAttention(options, shape)
+    if isinstance(options, configs.SeedMlp):
+        return SeedMlp(options, shape)
+    if isinstance(options, configs.CrossAttention):
+        return CrossAttention(options, shape)
+    own = {
+        name: value for name in ("layers", "heads", "dropout") if (value := getattr(options, name, None)) is not None
+    }
+    return ENCODERS[options.name](dataclasses.replace(shape, **own))
+
+
+def item_encoder(options: configs.Encoder | None, shape: EncoderShape) -> Encoder | None:
+    """The same for items, which have no history. None for the default, the mean: the features are summed."""
+    if options is None or isinstance(options, configs.Mean):
+        return None
+    return encoder(options, dataclasses.replace(shape, history=False, max_length=1))
+
+
 def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
     """Both towers of a resolved config. frequency: (items,) share of the training targets."""
     model, train = config.model, config.train
-    encoder = model.user
-    assert encoder is not None
+    assert model.user is not None
     dim, hidden = given(model.dim), given(train.id_dropout)
     history = config.history
     shape = EncoderShape(
@@ -57,6 +82,7 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
         heads=given(model.heads),
         dropout=given(model.dropout),
         max_length=history.max_length if history is not None and history.max_length else 1,
+        history=history is not None,
     )
     item_columns = columns(preprocess, "item")
     is_id = any(column.name == config.data.item and column.kind in ("category", "hash") for column in item_columns)
@@ -64,13 +90,14 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
         UserTower(
             columns(preprocess, "user"),
             dim=dim,
-            encoder=user_encoder(encoder, shape),
+            encoder=encoder(model.user, shape),
             feature_dropout=hidden,
         ),
         ItemTower(
             item_columns,
             dim=dim,
             id_column=config.data.item if is_id else None,
+            encoder=item_encoder(model.item, shape),
             id_dropout=hidden,
             feature_dropout=hidden,
         ),

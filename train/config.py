@@ -101,8 +101,6 @@ class Mlp:
 
     name: ClassVar[str] = "mlp"
     sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    layers: int | None = key(None, "Hidden layers; model.layers by default.", low=1, high=12)
-    hidden: int | None = key(None, "Width of a hidden layer; twice the dimension by default.", low=1, high=8192)
     dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
 
 

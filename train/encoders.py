@@ -5,8 +5,7 @@ history is the k-th newest item whatever the padding. A state is what is known u
 of the output is the profile alone, the state of a user without history.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,20 +13,24 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from train import config
 from train.attention import BLOCKED, MultiHeadAttention
 from train.dropout import Dropout
+from train.features import Column, FeatureEmbedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderShape:
-    """The sizes every encoder is built from. max_length: the longest history it will read."""
+    """The sizes every encoder is built from.
+
+    max_length: the longest history it will read. history: whether the tower has one.
+    """
 
     dim: int
     layers: int
     heads: int
     dropout: float
     max_length: int
+    history: bool = True
 
 
 class Encoder(nn.Module):
@@ -46,6 +49,25 @@ class Encoder(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.shape = shape
+
+    def features(
+        self,
+        columns: Sequence[Column],
+        *,
+        id_column: str | None = None,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ) -> FeatureEmbedding:
+        """Build what makes a profile of the static features: (n, dim) here, an encoder may want it otherwise."""
+        return FeatureEmbedding(
+            columns, self.shape.dim, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout
+        )
+
+    def alone(self, profile: Tensor) -> Tensor:
+        """Give the state without a history, which is all there is of an item: (n, dim)."""
+        none = profile.new_zeros(len(profile), 0, self.shape.dim)
+        state: Tensor = self(profile, none, none[:, :, 0] != 0)[:, 0]
+        return state
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """Give the state at every slot.
@@ -193,14 +215,6 @@ ENCODERS: Final[dict[str, Callable[[EncoderShape], Encoder]]] = {
     "mean": Mean,
     "mlp": Features,
 }
-
-
-def user_encoder(options: config.Encoder, shape: EncoderShape) -> Encoder:
-    """Build the encoder that a config names. shape: what the config says for all encoders; the options win."""
-    own = {
-        name: value for name in ("layers", "heads", "dropout") if (value := getattr(options, name, None)) is not None
-    }
-    return ENCODERS[options.name](dataclasses.replace(shape, **own))
 
 
 def perceptron(shape: EncoderShape) -> nn.Module:

@@ -1,6 +1,6 @@
 """Columns -> one vector a row: what either tower makes of its static features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from retrieval.schema import Kind
 from retrieval.vocabulary import UNKNOWN
+
+Inputs = Mapping[str, Tensor]
 
 CLAMP_Z = 10.0  # standard deviations: one absurd number must not drown every other feature
 CLAMP_VECTOR = 1e15  # its square summed over a vector still fits float32
@@ -46,12 +48,15 @@ class NumberEmbedding(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """values: (n,) float32, any. Returns (n, dim)."""
-        missing = values.isnan() | values.isinf()
-        z = (torch.where(missing, self.mean, values) - self.mean) / self.std
-        z = z.clamp(-CLAMP_Z, CLAMP_Z)
-        pair = torch.stack([z, missing.to(z.dtype)], dim=-1)  # (n, 2)
-        out: Tensor = self.out(nn.functional.gelu(self.hidden(pair)))
+        out: Tensor = self.out(nn.functional.gelu(self.hidden(standardised(values, self.mean, self.std))))
         return out
+
+
+def standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Standard deviations from the mean, 0 where a number is not finite, and whether it was not: (n,) -> (n, 2)."""
+    missing = values.isnan() | values.isinf()
+    z = (torch.where(missing, mean, values) - mean) / std
+    return torch.stack([z.clamp(-CLAMP_Z, CLAMP_Z), missing.to(z.dtype)], dim=-1)
 
 
 class CategoryEmbedding(nn.Embedding):
@@ -130,19 +135,23 @@ class FeatureEmbedding(nn.Module):
         self.embeddings = nn.ModuleList(EMBEDDINGS[column.kind](column, dim) for column in columns)
         self.base = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, inputs: Mapping[str, Tensor], rows: int) -> Tensor:
+    def forward(self, inputs: Inputs, rows: int) -> Tensor:
         """inputs: a tensor a column, `rows` long. Returns (rows, dim), of any length."""
         total = self.base.expand(rows, -1)  # (rows, dim)
         others = []
-        for (name, kind), embedding in zip(self.kinds.items(), self.embeddings, strict=True):
-            values = self._dropped(inputs[name], name, kind) if self.training else inputs[name]
+        for name, part in zip(self.kinds, self.parts(inputs), strict=True):
             if name == self.id_column:
-                total = total + embedding(values)
+                total = total + part
             else:
-                others.append(embedding(values))
+                others.append(part)
         if others:
             total = total + sum(others) / len(others)
         return total
+
+    def parts(self, inputs: Inputs) -> Iterator[Tensor]:
+        """The vector of each column: (rows, dim)."""
+        for (name, kind), embedding in zip(self.kinds.items(), self.embeddings, strict=True):
+            yield embedding(self._dropped(inputs[name], name, kind) if self.training else inputs[name])
 
     def _dropped(self, values: Tensor, name: str, kind: Kind) -> Tensor:
         """Some categories made unknown or missing. values: (n,) or (n, length)."""

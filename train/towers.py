@@ -1,14 +1,12 @@
 """UserTower and ItemTower: named tensors -> unit vectors. Plain modules that know nothing of Lightning."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from train.encoders import Encoder
-from train.features import Column, FeatureEmbedding, unit
-
-Inputs = Mapping[str, Tensor]
+from train.features import Column, FeatureEmbedding, Inputs, unit
 
 
 class ItemTower(nn.Module):
@@ -20,19 +18,27 @@ class ItemTower(nn.Module):
         *,
         dim: int,
         id_column: str | None,
+        encoder: Encoder | None = None,
         id_dropout: float = 0.0,
         feature_dropout: float = 0.0,
     ) -> None:
-        """id_column: the category that is the item itself, None where items are told by their features alone."""
+        """id_column: the category that is the item itself, None where items are told by their features alone.
+
+        encoder: what makes a state of the features; by default they are summed.
+        """
         super().__init__()
         self.columns = tuple(columns)
-        self.embedding = FeatureEmbedding(
-            columns, dim, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout
-        )
+        self.encoder = encoder
+        options = {"id_dropout": id_dropout, "feature_dropout": feature_dropout}
+        if encoder is None:
+            self.embedding = FeatureEmbedding(columns, dim, id_column=id_column, **options)
+        else:
+            self.embedding = encoder.features(columns, id_column=id_column, **options)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """inputs: a tensor a column, as `Preprocess.encode` gives them. Returns (n, dim), unit rows."""
-        return unit(self.embedding(inputs, rows_of(inputs)))
+        profile = self.embedding(inputs, rows_of(inputs))
+        return unit(profile if self.encoder is None else self.encoder.alone(profile))
 
 
 class UserTower(nn.Module):
@@ -57,7 +63,7 @@ class UserTower(nn.Module):
         self.columns = tuple(columns)
         self.history = next((column for column in columns if column.kind == "history"), None)
         static = [column for column in columns if column.kind != "history"]
-        self.embedding = FeatureEmbedding(static, dim, feature_dropout=feature_dropout)
+        self.embedding = encoder.features(static, feature_dropout=feature_dropout)
         self.encoder = encoder
         self.unknown_item = nn.Parameter(torch.randn(dim) * dim**-0.5)
         height = self.history.height if self.history else 2
@@ -76,7 +82,7 @@ class UserTower(nn.Module):
         return unit(self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0))
 
     def profile(self, inputs: Inputs, rows: int) -> Tensor:
-        """The static features alone, whatever the history. Returns (rows, dim)."""
+        """The static features alone, whatever the history, as the encoder wants them: (rows, dim) for most."""
         out: Tensor = self.embedding(inputs, rows)
         return out
 

@@ -1,0 +1,288 @@
+"""The notebook's towers as encoders, for either side: linear maps of the features, attention or ReLU, a linear map.
+
+The notebook has no history. Where a tower has one, each encoder reads it so that the state after every item comes out
+of one pass, as training and serving of all encoders want it (see `encoders`): an item sees itself and older ones.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from train import config
+from train.attention import BLOCKED, MultiHeadAttention
+from train.encoders import Encoder, EncoderShape
+from train.features import Column, FeatureEmbedding, Inputs, standardised
+
+WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
+
+
+class LinearNumber(nn.Module):
+    """A number, standardised, and whether it is missing, through one linear map."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, column: Column, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(column.mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(column.std if column.std > 1e-12 else 1.0, dtype=torch.float32))
+        self.out = nn.Linear(2, dim)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values: (n,) float32, any. Returns (n, dim)."""
+        out: Tensor = self.out(standardised(values, self.mean, self.std))
+        return out
+
+
+class Tokens(FeatureEmbedding):
+    """A vector a feature, and one that is always there.
+
+    Their sum is what one linear map of the concatenated features gives: each token is that map's part of it, the one
+    that is always there its bias.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        width: int,
+        *,
+        id_column: str | None = None,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(columns, width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
+        for position, column in enumerate(columns):
+            if column.kind == "number":
+                self.embeddings[position] = LinearNumber(column, width)
+        nn.init.normal_(self.base, std=width**-0.5)
+
+    def forward(self, inputs: Inputs, rows: int) -> Tensor:
+        """inputs: a tensor a column, `rows` long. Returns (rows, 1 + columns, width)."""
+        return torch.stack([self.base.expand(rows, -1), *self.parts(inputs)], dim=1)
+
+
+class SeedEncoder(Encoder):
+    """Base of the notebook's encoders. `width`: of the tokens it is given."""
+
+    def __init__(self, shape: EncoderShape, *, width: int) -> None:
+        super().__init__(shape)
+        self.width = width
+        self.reads_history = shape.history
+        # The item tower's vectors are the history's input; they are as long as the tower's output.
+        self.history = nn.Linear(shape.dim, width) if shape.history else None
+
+    def features(
+        self,
+        columns: Sequence[Column],
+        *,
+        id_column: str | None = None,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ) -> FeatureEmbedding:
+        return Tokens(columns, self.width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return super().last(profile, history, mask) if self.history is not None else self.alone(profile)
+
+    def linear(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """One linear map of the features and of the mean of the history so far. Returns (batch, 1 + k, width)."""
+        total = rearrange(joined(profile), "b w -> b 1 w")
+        if self.history is None:
+            return repeat(total, "b 1 w -> b slots w", slots=1 + history.shape[1])
+        embedded: Tensor = total + self.history(means_so_far(history, mask))
+        return embedded
+
+    def linear_last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """What `linear` gives after the newest item, or without any. Returns (batch, width)."""
+        if self.history is None:
+            return joined(profile)
+        weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
+        mean = (history * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        total: Tensor = joined(profile) + self.history(mean)
+        return total
+
+
+def joined(tokens: Tensor) -> Tensor:
+    """The sum of the tokens, its spread kept that of one. tokens: (n, tokens, width) -> (n, width)."""
+    total: Tensor = tokens.sum(dim=1) * tokens.shape[1] ** -0.5
+    return total
+
+
+def means_so_far(history: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each item and those older, zeros before any. history: (b, k, d), newest first -> (b, 1 + k, d)."""
+    weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
+    means = older(history * weight) / older(weight).clamp(min=1)
+    return torch.cat([history.new_zeros(len(history), 1, history.shape[2]), means], dim=1)
+
+
+def older(values: Tensor) -> Tensor:
+    """Sums from each slot to the oldest. values: (b, k, d), newest first."""
+    # A product with a triangle of ones: a cumulative sum is no operator of every runtime.
+    k = values.shape[1]
+    sums: Tensor = torch.ones(k, k, dtype=values.dtype, device=values.device).triu() @ values
+    return sums
+
+
+class SeedAttention(SeedEncoder):
+    """Linear -> multi-head self-attention over the features -> mean -> linear.
+
+    Each feature is a token, each item of a history another. Features see features, items also themselves and what is
+    older; the mean is over what a state may see.
+    """
+
+    def __init__(self, options: config.SeedAttention, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.embed)
+        self.attention = MultiHeadAttention(
+            options.embed, options.heads, dropout=options.dropout, exponent=options.scale
+        )
+        self.out = nn.Linear(options.embed, shape.dim)
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        tokens = profile.shape[1]
+        if self.history is None:
+            state: Tensor = self.out(self.attention(profile, profile).mean(dim=1))  # (batch, dim)
+            return repeat(state, "b d -> b slots d", slots=1 + history.shape[1])
+        sequence = torch.cat([profile, self.history(history)], dim=1)  # (batch, tokens + k, width)
+        padding = torch.cat([torch.zeros_like(profile[:, :, 0], dtype=torch.bool), ~mask], dim=1)
+        read = self.attention(sequence, sequence, padding=padding, bias=self._bias(tokens, history))
+        static = read[:, :tokens].sum(dim=1, keepdim=True)  # (batch, 1, width)
+        weight = rearrange(mask.to(read.dtype), "b k -> b k 1")
+        total = static + older(read[:, tokens:] * weight)
+        means = torch.cat([static / tokens, total / (tokens + older(weight))], dim=1)
+        out: Tensor = self.out(means)
+        return out  # (batch, 1 + k, dim)
+
+    def _bias(self, tokens: int, history: Tensor) -> Tensor:
+        """0 where a row of the sequence may read a column, BLOCKED where not. (tokens + k, tokens + k)."""
+        size = tokens + history.shape[1]
+        position = torch.arange(size, device=history.device)
+        query, key = position[:, None], position[None, :]
+        hidden = (key >= tokens) & (key < query)  # newer than the query; slots run from the newest
+        hidden = hidden | ((key >= tokens) & (query < tokens))
+        return torch.zeros(size, size, device=history.device).masked_fill(hidden, BLOCKED)
+
+
+class RollingAttention(SeedEncoder):
+    """Linear and ReLU -> overlapping windows of the embedding -> attention over the windows -> mean -> linear.
+
+    The notebook gave windows of 3 to an attention of another width and crashed; here they are projected to it.
+    """
+
+    def __init__(self, options: config.RollingAttention, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.embed)
+        self.window = options.window
+        self.project = nn.Linear(options.window, options.width)
+        self.attention = MultiHeadAttention(
+            options.width, options.heads, dropout=options.dropout, exponent=options.scale
+        )
+        self.out = nn.Linear(options.width, shape.dim)
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        if self.history is None:
+            return repeat(self._state(joined(profile)), "b d -> b slots d", slots=1 + history.shape[1])
+        embedded = self.linear(profile, history, mask)  # (batch, 1 + k, width)
+        states = self._state(rearrange(embedded, "b s w -> (b s) w"))
+        return rearrange(states, "(b s) d -> b s d", s=embedded.shape[1])
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return self._state(self.linear_last(profile, history, mask))
+
+    def _state(self, embedded: Tensor) -> Tensor:
+        """embedded: (n, width) -> (n, dim)."""
+        if self.training and len(embedded) > WINDOW_ROWS:
+            parts = [
+                checkpoint(self._windows, part, use_reentrant=False) for part in torch.split(embedded, WINDOW_ROWS)
+            ]
+            return torch.cat(parts)
+        return self._windows(embedded)
+
+    def _windows(self, embedded: Tensor) -> Tensor:
+        active = nn.functional.relu(embedded)
+        count = self.width - self.window + 1
+        rolled = torch.stack([active[:, first : first + count] for first in range(self.window)], dim=-1)
+        windows = self.project(rolled)  # (n, windows, attention's width)
+        out: Tensor = self.out(self.attention(windows, windows).mean(dim=1))
+        return out
+
+
+class SeedMlp(SeedEncoder):
+    """Linear -> ReLU -> linear, and with `last_relu` ReLU once more.
+
+    After a last ReLU no coordinate of either tower is negative, hence no cosine, and ratings below the middle of the
+    range are out of reach: the notebook's way, off by default.
+    """
+
+    ordered = False
+
+    def __init__(self, options: config.SeedMlp, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.hidden)
+        self.out = nn.Linear(options.hidden, shape.dim)
+        self.last_relu = options.last_relu
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return self._state(self.linear(profile, history, mask))
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return self._state(self.linear_last(profile, history, mask))
+
+    def _state(self, embedded: Tensor) -> Tensor:
+        state: Tensor = self.out(nn.functional.relu(embedded))
+        return nn.functional.relu(state) if self.last_relu else state
+
+
+class CrossAttention(SeedEncoder):
+    """The profile is the query, the history keys and values: what is read of the past depends on who asks.
+
+    This keeps the towers apart: the notebook's idea, the item as query, would need both at once. Without a history,
+    as on the item's side, the keys are the features themselves. One key is always there: what to read of nothing.
+    """
+
+    ordered = False
+
+    def __init__(self, options: config.CrossAttention, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.embed)
+        self.attention = MultiHeadAttention(
+            options.embed, options.heads, dropout=options.dropout, exponent=options.scale
+        )
+        self.nothing = nn.Parameter(torch.randn(options.embed) * options.embed**-0.5)
+        self.out = nn.Linear(options.embed, shape.dim)
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        query = rearrange(joined(profile), "b w -> b 1 w")
+        nothing = self.nothing.expand(len(profile), 1, -1)
+        if self.history is None:
+            read = self.attention(query, torch.cat([nothing, profile], dim=1))
+            state: Tensor = self.out(query + read)  # (batch, 1, dim)
+            return repeat(state, "b 1 d -> b slots d", slots=1 + history.shape[1])
+        slots = 1 + history.shape[1]
+        read = self.attention(
+            repeat(query, "b 1 w -> b slots w", slots=slots),
+            torch.cat([nothing, self.history(history)], dim=1),  # (batch, 1 + k, width)
+            padding=self._padding(profile, mask),
+            bias=self._bias(slots, history),
+        )
+        out: Tensor = self.out(query + read)
+        return out  # (batch, 1 + k, dim)
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        if self.history is None:
+            return self.alone(profile)
+        query = rearrange(joined(profile), "b w -> b 1 w")
+        keys = torch.cat([self.nothing.expand(len(profile), 1, -1), self.history(history)], dim=1)
+        read = self.attention(query, keys, padding=self._padding(profile, mask))
+        out: Tensor = self.out(query + read)[:, 0]
+        return out
+
+    def _padding(self, profile: Tensor, mask: Tensor) -> Tensor:
+        """The key of nothing is none, the items as `mask` says. (batch, 1 + k)."""
+        return torch.cat([torch.zeros_like(profile[:, :1, 0], dtype=torch.bool), ~mask], dim=1)
+
+    def _bias(self, slots: int, history: Tensor) -> Tensor:
+        """Slot s reads the key of nothing and the items from slot s on; slot 0 only the former. (slots, slots)."""
+        position = torch.arange(slots, device=history.device)
+        query, key = position[:, None], position[None, :]
+        hidden = (key > 0) & ((key < query) | (query == 0))
+        return torch.zeros(slots, slots, device=history.device).masked_fill(hidden, BLOCKED)
