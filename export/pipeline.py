@@ -1,0 +1,138 @@
+"""The stages in one go: `run` on your own config, `demo` on real data."""
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from retrieval.console import note
+
+
+@contextmanager
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Say which stage begins, and keep how long it took."""
+    note(f"== {name}")
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+
+
+def run_config(
+    config: Path,
+    out: Path,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    kind: str = "auto",
+    recall: float = 0.95,
+    precision: str = "fp32",
+    single_file: bool = False,
+    users: bool = True,
+    baselines: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Train, export, index and evaluate. Returns what `evaluate` measured; {} where the split holds nothing out.
+
+    Towers, tables and index are published as one generation: until it is complete, the bundle that was there answers.
+    Raises TwoTowerError as the stages do.
+    """
+    # Imported here: torch takes seconds, and `--help` should not.
+    from export.pair import export_towers
+    from retrieval.build import build_index, publish_tables
+    from retrieval.evaluate import evaluate
+    from retrieval.publish import publishing
+    from train.checkpoint import load
+    from train.config import load as load_config
+    from train.fit import fit
+
+    seconds: dict[str, float] = {}
+    settings = load_config(config, overrides=overrides)
+    with stage("train", seconds):
+        fit(settings, out, resume=resume)
+    with publishing(out) as draft:
+        with stage("export", seconds):
+            export_towers(load(out / "training"), draft, precision=precision, single_file=single_file)
+            publish_tables(draft, out / "training", users=users)
+        with stage("index", seconds):
+            build_index(draft, kind=kind, recall=recall)
+    measured: dict[str, Any] = {}
+    if settings.split.kind != "none":
+        with stage("evaluate", seconds):
+            measured = evaluate(out, baselines=baselines)
+    note("seconds: " + ", ".join(f"{name} {taken:.1f}" for name, taken in seconds.items()))
+    return measured
+
+
+@click.command(short_help="Train, export, index and evaluate in one go.")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="The artifact folder.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable."
+)
+@click.option("--resume", is_flag=True, help="Go on where the last training of this folder stopped.")
+@click.option("--kind", default="auto", show_default=True, help="Index: auto, flat, ivf, pq or a FAISS factory string.")
+@click.option(
+    "--recall", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True, help="Asked of the index."
+)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
+@click.option("--single-file", is_flag=True, help="Add retrieve.onnx: user tower, items and top-k in one file.")
+@click.option("--users/--no-users", default=True, show_default=True, help="Publish the users' own rows too.")
+@click.option("--baselines", metavar="NAMES", help='Compared with, comma-separated; "all", "none".')
+def run(config: Path, out: Path | None, baselines: str | None, **options: Any) -> None:
+    """Train, export, index and evaluate a CONFIG; the bundle is published when it is complete.
+
+    Example: twotower run data/ml-100k/twotower.toml --out artifacts/ml-100k
+    """
+    from retrieval.evaluate import show
+
+    folder = out or Path("artifacts") / config.resolve().parent.name
+    names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
+    measured = run_config(config, folder, baselines=names, **options)
+    if measured:
+        show(measured, path=folder)
+    click.echo(folder)
+
+
+DEMO_DATASET: Final = "ml-100k"
+DEMO_QUERIES: Final = (
+    ("Someone of the data:", ["--user", "1"]),
+    ("Someone new who liked Star Wars, The Empire Strikes Back and Return of the Jedi:", ["--history", "50,172,181"]),
+    (
+        "Someone new of whom only age and occupation are known:",
+        ["--features", '{"age": 30, "occupation": "scientist"}'],
+    ),
+)
+
+
+@click.command(short_help="The whole job on real data.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts/demo"),
+    show_default=True,
+    help="The artifact folder.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data") / DEMO_DATASET,
+    show_default=True,
+    help="The dataset folder; fetched if it is not there.",
+)
+def demo(out: Path, data: Path) -> None:
+    """The whole job on MovieLens-100K: fetch, train, export, index, evaluate, then answers for three users.
+
+    Example: twotower demo --out artifacts/demo
+    """
+    from retrieval.evaluate import show
+    from retrieval.query_commands import query
+    from train.fetch import fetch
+
+    config = fetch(DEMO_DATASET, to=data)
+    show(run_config(config, out), path=out)
+    for who, asked in DEMO_QUERIES:
+        click.echo(f"\n{who}\n$ twotower query {shlex.join([str(out), *asked])}")
+        query.main([str(out), *asked, "--format", "table"], standalone_mode=False)
