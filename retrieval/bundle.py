@@ -1,5 +1,6 @@
 """Bundle: the artifact folder, as a reader sees it: one generation, checked, for as long as it is open."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -128,16 +129,22 @@ class Bundle:
     def _resolve(self, name: str) -> tuple[Path, tuple[int, ...]]:
         """The place of a file whose content is the manifest's, and what identifies it."""
         entry = self._entry(name)
-        for path in self._candidates(name):
-            before = _identity_or_none(path)
-            if before is None:
-                continue
-            if self._verify == "size" or self._checksums.sha256(path, fresh=self._verify == "full") == entry.sha256:
-                return path, before
-        raise BundleError(
-            f"{self.path / name}: damaged, its content is not what was published; "
-            "restore the file or publish the bundle again"
-        )
+        looked_at: list[tuple[Path, tuple[int, ...]]] = []
+        while True:
+            places = [(path, found) for path in self._candidates(name) if (found := _identity_or_none(path))]
+            if places == looked_at:
+                raise BundleError(
+                    f"{self.path / name}: damaged, its content is not what was published; "
+                    "restore the file or publish the bundle again"
+                )
+            for path, found in places:
+                if self._verify == "size":
+                    return path, found
+                with contextlib.suppress(FileNotFoundError):
+                    if self._checksums.sha256(path, fresh=self._verify == "full") == entry.sha256:
+                        return path, found
+            # A writer may have set the file aside meanwhile: look again, until nothing has moved between two looks.
+            looked_at = places
 
     def _entry(self, name: str) -> Any:
         if name not in self.manifest.files:

@@ -391,6 +391,8 @@ def _compare(left: Operand, sign: str, right: Operand) -> Evaluate:
         scalar = _scalar(right, column)
         if column.holds == "nothing":
             return _nothing
+        if isinstance(right.value, float) and pa.types.is_integer(column.type):
+            return lambda table: operation(column.read(table).cast(pa.float64(), safe=False), scalar)
         return lambda table: operation(column.read(table), scalar)
     other = right
     _plain(other, sign)

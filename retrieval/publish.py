@@ -183,9 +183,11 @@ def _locked(folder: Path, *, wait_s: float) -> Iterator[None]:
         os.write(descriptor, str(os.getpid()).encode())
         yield
     finally:
-        with contextlib.suppress(OSError):
-            place.unlink()
-        os.close(descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                place.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _publish(draft: Draft) -> None:

@@ -102,5 +102,11 @@ def _lines(stream: Any) -> Iterator[bytes]:
 
 def _record_batch(records: list[dict[str, Any]], types: dict[str, pa.DataType]) -> Any:
     names = list(dict.fromkeys(name for record in records for name in record))
-    arrays = [pa.array([record.get(name) for record in records], types.get(name)) for name in names]
-    return pa.RecordBatch.from_arrays(arrays, names)
+    return pa.RecordBatch.from_arrays([_array(records, name, types.get(name)) for name in names], names)
+
+
+def _array(records: list[dict[str, Any]], name: str, kind: pa.DataType | None) -> Any:
+    try:
+        return pa.array([record.get(name) for record in records], kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise pa.ArrowInvalid(f'column "{name}": {error}') from error

@@ -1,0 +1,61 @@
+"""Exact search against brute force in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval import exact
+from retrieval.csr import from_lists
+from tests.retrieval.brute import best, clustered, same
+
+
+@pytest.mark.parametrize("queries", [1, 3, 5, 40])
+@pytest.mark.parametrize(("count", "k"), [(1, 1), (7, 3), (7, 50), (600, 10), (9000, 10)])
+@pytest.mark.parametrize("copies", [1, 30])
+def test_finds_what_brute_force_finds(count: int, k: int, queries: int, copies: int) -> None:
+    random = np.random.default_rng(count + copies)
+    items = clustered(max(1, count // copies), 8, seed=1)[0]
+    items = items[random.integers(0, len(items), count)]
+    asked = clustered(queries, 8, seed=2)[0]
+    lists = [random.integers(0, count, 4) for _ in range(queries)]
+    keep = random.random(count) < 0.7
+    before = asked.copy(), items.copy()
+    rows, scores = exact.top_k(asked, items, k=k, exclude=from_lists(lists), keep=keep)
+    for query in range(queries):
+        allowed = set(np.flatnonzero(keep).tolist()) - set(lists[query].tolist())
+        same(rows[query], scores[query], best(asked[query], items, k=k, allowed=allowed), items)
+    assert np.array_equal(before[0], asked)
+    assert np.array_equal(before[1], items)
+
+
+@given(seed=st.integers(0, 2**32 - 1), queries=st.integers(0, 12), count=st.integers(0, 300), k=st.integers(1, 20))
+@settings(max_examples=60, deadline=None)
+def test_a_batch_equals_its_queries_one_by_one(seed: int, queries: int, count: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    items = clustered(count, 4, seed=seed, clusters=3)[0] if count else np.empty((0, 4), np.float32)
+    if count:
+        items = items[random.integers(0, max(1, count // 3), count)]  # many equal vectors
+    asked = clustered(queries, 4, seed=seed + 1, clusters=3)[0]
+    rows, scores = exact.top_k(asked, items, k=k)
+    assert rows.shape == scores.shape == (queries, k)
+    for query in range(queries):
+        alone = exact.top_k(asked[query : query + 1], items, k=k)
+        assert np.array_equal(alone[0][0], rows[query])
+        assert np.array_equal(alone[1][0], scores[query])
+
+
+def test_the_block_does_not_change_the_answer() -> None:
+    items, asked = clustered(5000, 16, seed=3)[0], clustered(20, 16, seed=4)[0]
+    whole = exact.top_k(asked, items, k=7, block=8192)
+    for block in (32, 100, 1024):
+        parts = exact.top_k(asked, items, k=7, block=block)
+        assert np.array_equal(whole[0], parts[0])
+        assert np.array_equal(whole[1], parts[1])
+
+
+def test_all_items_alike_come_by_row() -> None:
+    items = np.repeat(np.array([[0.6, 0.8]], np.float32), 20_000, axis=0)
+    for queries in (1, 9):
+        rows, _ = exact.top_k(np.repeat(items[:1], queries, axis=0), items, k=12)
+        assert (rows == np.arange(12)).all()

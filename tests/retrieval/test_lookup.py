@@ -1,0 +1,44 @@
+"""Lookup: id -> row -> id, records, and refusal of anything else."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval import lookup
+from retrieval.errors import BundleError
+from retrieval.lookup import Lookup
+
+IDS = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), unique=True)
+
+
+@given(ids=IDS, small=st.booleans())
+def test_id_row_id(tmp_path_factory: pytest.TempPathFactory, ids: list[str], small: bool) -> None:
+    path = tmp_path_factory.mktemp("lookup") / "ids"
+    lookup.write(path, ids, [f'{{"n":{row}}}'.encode() for row in range(len(ids))])
+    found = Lookup.open(path)
+    assert len(found) == len(ids)
+    assert found.ids() == ids
+    if not small:
+        assert [found._bisect(name) for name in ids] == list(range(len(ids)))
+        assert found._bisect("\ud800") is None
+    assert found.rows([*ids, "\ud800", ""]) == [*range(len(ids)), None, None]
+    for row, name in enumerate(ids):
+        assert found.id(row) == name
+        assert found.record(row) == {"n": row}
+
+
+def test_many_ids_by_bisection_and_by_dictionary(tmp_path: Path) -> None:
+    ids = [f"item {number * 7919 % 20_000:05}" for number in range(20_000)]
+    lookup.write(tmp_path / "ids", ids, [b"{}"] * len(ids))
+    found = Lookup.open(tmp_path / "ids")
+    assert [found.row(name) for name in ids[:200]] == list(range(200))  # past the change from one to the other
+    assert found.rows(["item 00000", "nobody"]) == [0, None]
+
+
+@pytest.mark.parametrize("content", [b"", b"TTLOOK1\n", b"x" * 100, lookup.MAGIC + b"\xff" * 24])
+def test_what_is_no_lookup_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ids").write_bytes(content)
+    with pytest.raises(BundleError, match="ids: not a lookup"):
+        Lookup.open(tmp_path / "ids")
