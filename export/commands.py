@@ -31,9 +31,8 @@ def export(folder: Path, precision: "Precision", allow_loss: bool, single_file: 
     Example: twotower export artifacts/demo
     """
     # Imported here: torch takes seconds, and `--help` should not.
-    from retrieval.build import publish_tables
-
     from export.pair import export_towers
+    from retrieval.build import publish_tables
     from retrieval.publish import publishing
     from train.checkpoint import load
 

@@ -25,9 +25,11 @@ from retrieval.console import detail, note
 from retrieval.publish import Draft
 from retrieval.records import Batch
 from retrieval.schema import OUTPUT_NAME, SIDES, Feature, Schema, Side, TowerSchema
+from train.config import Config
 from train.preprocess import Preprocess
 
 FILES: Final[Mapping[Side, str]] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
+TITLES: Final = "titles.json"
 PAIR_DIGITS: Final = 12
 VOCABULARY_KINDS: Final = ("category", "categories", "history")
 MEASURED_USERS: Final = 1000
@@ -37,6 +39,8 @@ CHECKED_USERS: Final = 100
 class Trained(Protocol):
     """What export takes of a checkpoint."""
 
+    @property
+    def config(self) -> Config: ...
     @property
     def preprocess(self) -> Preprocess: ...
     @property
@@ -70,6 +74,8 @@ def export_towers(
         if not allow_loss:
             refuse_below_floor(loss, precision)
         facts["loss"] = loss.to_json()
+    if trained.config.train.objective == "rating" and trained.preprocess.values is not None:
+        facts["rating"] = {"low": trained.preprocess.values.low, "high": trained.preprocess.values.high}
     pair_id = stamp(models)
     content = {FILES[side]: _checked(models[side], FILES[side], samplers[side].features) for side in SIDES}
     sessions = {side: session_of(content[FILES[side]]) for side in SIDES}
@@ -88,6 +94,9 @@ def export_towers(
     )
     cases = golden(pair_id, {side: (sessions[side], samplers[side]) for side in SIDES})
     draft.remove(SINGLE_FILE)
+    draft.remove(TITLES)
+    if single_file:
+        draft.write_json(TITLES, _titles(pair_id, training))
     for name, graph in content.items():
         draft.write_bytes(name, graph)
     draft.write_json("schema.json", schema.to_json())
@@ -148,7 +157,7 @@ def _single_file(
 ) -> tuple[bytes, dict[str, Any]]:
     """`retrieve.onnx` and what `schema.json` says of it, found to answer as an exact search does."""
     table = real.items_table(training)
-    ids = table.column(0).to_pylist()
+    ids = table.column(0).cast("string").to_pylist()
     vectors = vectors_of(sessions["item"], real.batches(samplers["item"].features, table))
     features = samplers["user"].features
     model = retrieve_graph(user, features, ids, vectors, precision=precision)
@@ -159,6 +168,13 @@ def _single_file(
         session_of(content), sessions["user"], ids, stored(vectors, precision), real.batches(features, people), history
     )
     return content, {"file": SINGLE_FILE, "items": len(ids), "history_excluded": history is not None}
+
+
+def _titles(pair_id: str, training: Path) -> dict[str, Any]:
+    """The content of `titles.json`: what a page needs to show an answer of `retrieve.onnx`."""
+    table = real.items_table(training)
+    ids = table.column(0).cast("string").to_pylist()
+    return {"pair_id": pair_id, "items": list(map(list, zip(ids, real.titles(training, table), strict=True)))}
 
 
 def vectors_of(session: ort.InferenceSession, batches: list[Batch]) -> Vectors:

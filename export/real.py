@@ -1,5 +1,6 @@
 """The real users and items of a training, as the towers take them: what smaller weights are measured on."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from retrieval.schema import Feature
 def items_table(training: Path) -> pa.Table:
     """Every item of a training; the id column first."""
     return pl.read_parquet(training / "items.parquet").to_arrow()
+
+
+def titles(training: Path, table: pa.Table) -> list[str]:
+    """What each item of the training is called: its title, its id where it has none."""
+    name = json.loads((training / "config.json").read_text())["data"].get("title")
+    ids = table.column(0).cast(pa.string()).to_pylist()
+    if name not in table.column_names:
+        return ids
+    texts = table.column(name).cast(pa.string()).to_pylist()
+    return [text or own for text, own in zip(texts, ids, strict=True)]
 
 
 def users_table(training: Path, history: Feature | None, *, limit: int) -> pa.Table:

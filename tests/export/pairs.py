@@ -13,9 +13,10 @@ from export.samples import Sampler
 from retrieval.records import Batch
 from retrieval.schema import SIDES, Feature, Side
 from retrieval.vocabulary import Vocabulary
+from train.config import Config, Data, Model, Split, Train
 from train.encoders import ENCODERS, EncoderShape
 from train.features import Column
-from train.preprocess import Preprocess, Scaler
+from train.preprocess import Preprocess, Range, Scaler
 from train.towers import ItemTower, UserTower
 
 MAX_LENGTH = 6
@@ -50,6 +51,7 @@ class Pair:
     user_tower: UserTower
     item_tower: ItemTower
     preprocess: Preprocess
+    config: Config
 
     def tower(self, side: Side) -> nn.Module:
         return self.user_tower if side == "user" else self.item_tower
@@ -66,7 +68,7 @@ def columns(side: Side) -> list[Column]:
     return out
 
 
-def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0) -> Pair:
+def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, objective: str = "softmax") -> Pair:
     """Towers with every weight moved away from its first value, so that none is zero by chance."""
     torch.manual_seed(seed)
     shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.1, max_length=MAX_LENGTH)
@@ -78,7 +80,19 @@ def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0) -> 
                 weight.add_(0.1 * torch.randn_like(weight))
         user.freeze_items(nn.functional.normalize(torch.randn(len(ITEMS) - 2, DIM), dim=-1))
     scalers = {side: {name: Scaler(mean=m, std=s) for name, (m, s) in NUMBERS[side].items()} for side in SIDES}
-    return Pair(user, item, Preprocess(features=FEATURES, numbers=scalers, vocabularies=VOCABULARIES, values=None))
+    preprocess = Preprocess(
+        features=FEATURES, numbers=scalers, vocabularies=VOCABULARIES, values=Range(low=1.0, high=5.0)
+    )
+    config = Config(
+        data=Data(),
+        user_features=USER,
+        item_features=ITEM,
+        split=Split(),
+        model=Model(),
+        train=Train(objective=objective),
+        source=Path("twotower.toml"),
+    )
+    return Pair(user, item, preprocess, config)
 
 
 def sampler(side: Side) -> Sampler:
@@ -123,6 +137,7 @@ def write_training(folder: Path, *, users: int = 40) -> None:
             ],
         }
     ).write_parquet(training / "items.parquet")
+    (training / "config.json").write_text('{"data": {"title": "title"}}')
     people = sampler("user").batch(users, 3, seed=6)
     pl.DataFrame(
         {

@@ -23,9 +23,17 @@ from tests.export.pairs import FEATURES, Pair, make_pair
 
 def test_bundle_holds_the_contract(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    assert bundle.names == {"user_tower.onnx", "item_tower.onnx", "retrieve.onnx", "schema.json", "golden.json"}
+    assert bundle.names == {
+        "user_tower.onnx",
+        "item_tower.onnx",
+        "retrieve.onnx",
+        "titles.json",
+        "schema.json",
+        "golden.json",
+    }
     assert bundle.schema.precision == "fp32"
     assert bundle.schema.opset == 18
+    assert "rating" not in bundle.schema.facts
     for side in SIDES:
         tower = bundle.schema.tower(side)
         assert tower.inputs == FEATURES[side]

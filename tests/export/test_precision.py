@@ -81,10 +81,11 @@ def test_loss_of_nothing_is_nothing() -> None:
 def test_export_measures_itself_on_real_users(tmp_path: Path, precision: Precision) -> None:
     write_training(tmp_path)
     with publishing(tmp_path) as draft:
-        export_towers(make_pair(), draft, precision=precision, single_file=True, allow_loss=True)
+        export_towers(make_pair(objective="rating"), draft, precision=precision, single_file=True, allow_loss=True)
     bundle = Bundle.open(tmp_path)
     verify_towers(bundle)
     assert bundle.schema.precision == precision
+    assert bundle.schema.facts["rating"] == {"low": 1.0, "high": 5.0}
     loss = bundle.schema.facts["loss"]
     assert loss["users"] == 40
     assert loss["items"] == 33

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 import pytest
 
 from export import real
-from export.graph import tower_graph
 from export.pair import vectors_of
 from export.parity import session_of
 from export.single_file import retrieve_graph
@@ -16,7 +16,7 @@ from retrieval.bundle import Bundle
 from retrieval.errors import ExportError
 from retrieval.records import Batch
 from retrieval.schema import Feature
-from tests.export.pairs import FEATURES, ITEMS, Pair, sampler
+from tests.export.pairs import FEATURES, ITEMS, sampler
 
 IDS = list(ITEMS.ids)
 
@@ -92,11 +92,13 @@ def test_it_belongs_to_the_pair(retrieve: ort.InferenceSession, bundle_path: Pat
     assert bundle.schema.facts["single_file"] == {"file": "retrieve.onnx", "items": 33, "history_excluded": True}
 
 
-def test_too_many_items_are_refused(pair: Pair) -> None:
-    model = tower_graph(pair.user_tower, FEATURES["user"], sampler("user").vocabularies)
+def test_too_many_items_are_refused() -> None:
     ids = [str(n) for n in range(100_001)]
     with pytest.raises(ExportError, match=r"retrieve.onnx: 100,001 items, at most 100,000"):
-        retrieve_graph(model, FEATURES["user"], ids, np.zeros((len(ids), 16), np.float32), precision="fp32")
+        retrieve_graph(onnx.ModelProto(), [], ids, np.zeros((len(ids), 16), np.float32), precision="fp32")
+
+
+def test_an_input_of_the_file_is_no_feature() -> None:
+    named = [Feature(name="exclude", kind="history", max_length=3)]
     with pytest.raises(ExportError, match='cannot be named "exclude"'):
-        named = [Feature(name="exclude", kind="history", max_length=3)]
-        retrieve_graph(model, named, ["a"], np.zeros((1, 16), np.float32), precision="fp32")
+        retrieve_graph(onnx.ModelProto(), named, ["a"], np.zeros((1, 16), np.float32), precision="fp32")
