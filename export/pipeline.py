@@ -5,11 +5,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from retrieval.console import note
+
+if TYPE_CHECKING:
+    from export.precision import Precision
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def run_config(
     resume: bool = False,
     kind: str = "auto",
     recall: float = 0.95,
-    precision: str = "fp32",
+    precision: "Precision" = "fp32",
     single_file: bool = False,
     users: bool = True,
     baselines: Sequence[str] | None = None,
@@ -54,7 +57,7 @@ def run_config(
         fit(settings, out, resume=resume)
     with publishing(out) as draft:
         with stage("export", seconds):
-            export_towers(load(out / "training"), draft, precision=precision, single_file=single_file)
+            export_towers(load(out), draft, precision=precision, single_file=single_file)
             publish_tables(draft, out / "training", users=users)
         with stage("index", seconds):
             build_index(draft, kind=kind, recall=recall)
