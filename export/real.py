@@ -20,7 +20,7 @@ def items_table(training: Path) -> pa.Table:
 def titles(training: Path, table: pa.Table) -> list[str]:
     """What each item of the training is called: its title, its id where it has none."""
     name = json.loads((training / "config.json").read_text())["data"].get("title")
-    ids = table.column(0).cast(pa.string()).to_pylist()
+    ids: list[str] = table.column(0).cast(pa.string()).to_pylist()
     if name not in table.column_names:
         return ids
     texts = table.column(name).cast(pa.string()).to_pylist()

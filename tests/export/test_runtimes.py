@@ -37,8 +37,8 @@ USERS = 1000
 
 
 @pytest.fixture(scope="module")
-def deployed(bundle_path: Path) -> Path:
-    return Path(os.environ.get("TWOTOWER_BUNDLE", bundle_path))
+def deployed(request: pytest.FixtureRequest) -> Path:
+    return Path(os.environ.get("TWOTOWER_BUNDLE") or request.getfixturevalue("bundle_path"))
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,16 @@ def requests(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     asked, answers = [], []
     batches = real.batches(schema.user.inputs, people, rows=64)
     questions: list[tuple[Batch, int, list[str]]] = [(batch, 10, [""]) for batch in batches]
-    questions += [(batches[0], k, exclude) for k in (0, len(ids) + 5) for exclude in ([], ids[1:], ids)]
+    questions += [(batches[0], k, exclude) for k in (0, len(ids) + 5) for exclude in (ids[20:], ids[1:], ids)]
     questions += [({name: values[:0] for name, values in batches[0].items()}, 3, [])]
-    for batch, k, exclude in questions:
+    for batch, k, excluded in questions:
         vectors = user.run(None, batch)[0]
-        asked.append({"inputs": {n: to_json(v) for n, v in batch.items()}, "exclude": [exclude] * len(vectors), "k": k})
+        asked.append(
+            {"inputs": {n: to_json(v) for n, v in batch.items()}, "exclude": [excluded] * len(vectors), "k": k}
+        )
         histories = batch[schema.user.history.name] if schema.user.history else [()] * len(vectors)
         pairs = zip(vectors, histories, strict=True)
-        answers.append([best(vector, item_vectors, ids, {*own, *exclude}, k) for vector, own in pairs])
+        answers.append([best(vector, item_vectors, ids, {*own, *excluded}, k) for vector, own in pairs])
     path = tmp_path_factory.mktemp("requests") / "requests.json"
     path.write_text(json.dumps(asked))
     return path, answers
