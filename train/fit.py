@@ -1,4 +1,4 @@
-"""`twotower train`: a config to two trained towers in DIR/training."""
+"""fit: a config to two trained towers in DIR/training."""
 
 import contextlib
 import dataclasses
@@ -11,9 +11,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import click
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -21,7 +20,6 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from retrieval.console import note
 from retrieval.errors import TrainError
 from train import build, checkpoint, recipe
-from train import config as configs
 from train.config import Config
 from train.datamodule import DataModule
 from train.dataset import Dataset, prepare
@@ -31,31 +29,10 @@ from train.progress import Progress
 WORK_NAME: Final = ".training-work"  # beside the published folder, until the training is whole
 OLD_NAME: Final = ".training-old"
 RESUME_NAME: Final = "resume.json"  # what a training must agree in to be gone on with
-MONITORED: Final = "ndcg@10"
+Monitored = tuple[str, Literal["min", "max"]]
 
-
-@click.command(short_help="Train the two towers.")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("artifacts/model"),
-    show_default=True,
-    help="The artifact folder.",
-)
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable."
-)
-@click.option("--resume", is_flag=True, help="Go on where the last training of this folder stopped.")
-@click.option("--refit", is_flag=True, help="Train on everything, for as long as validation chose before.")
-def train(config: Path, out: Path, overrides: tuple[str, ...], resume: bool, refit: bool) -> None:
-    """Train the two towers of a CONFIG file and leave them in DIR/training.
-
-    Each epoch ranks the whole catalogue for the held-out users; the best epoch is kept.
-
-    Example: twotower train data/ml-100k/twotower.toml --out artifacts/ml-100k --set train.epochs=3
-    """
-    fit(configs.load(config, overrides=overrides), out, resume=resume, refit=refit)
+RANKING: Final[Monitored] = ("ndcg@10", "max")  # what the best epoch is told by, and which way
+RATING: Final[Monitored] = ("rmse", "min")
 
 
 def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False) -> dict[str, Any]:
@@ -81,7 +58,7 @@ def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False)
     (work / checkpoint.SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     _publish(work, out)
     best = summary["best"]
-    measured = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if "@" in name)
+    measured = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if "@" in name or name == "rmse")
     note(f"trained {len(module.epochs)} epochs in {summary['seconds']:.0f} s; kept epoch {best['epoch']}: {measured}")
     return summary
 
@@ -92,21 +69,22 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
     data = DataModule(dataset, config, ordered=ordered)
     frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
     module = Module(build.pair(config, dataset.preprocess, frequency=frequency), config)
-    validated = len(data.truth.users) > 0
+    name, mode = monitored(config)
+    validated = len(data.truth.users) > 0 and (data.ratings is None or len(data.ratings.values) > 0)
     callbacks: list[Callback] = [
         Progress(),
         ModelCheckpoint(
             dirpath=work,
             filename=Path(checkpoint.BEST_NAME).stem,
-            monitor=MONITORED if validated else None,
-            mode="max",
+            monitor=name if validated else None,
+            mode=mode,
             save_weights_only=True,
             enable_version_counter=False,
         ),
         ModelCheckpoint(dirpath=work, filename=Path(checkpoint.LAST_NAME).stem, enable_version_counter=False),
     ]
     if validated:
-        callbacks.append(EarlyStopping(MONITORED, mode="max", patience=build.given(train.patience), check_finite=False))
+        callbacks.append(EarlyStopping(name, mode=mode, patience=build.given(train.patience), check_finite=False))
     else:
         note(f"no validation rows: training for {train.epochs} epochs, and keeping the last")
     last = work / checkpoint.LAST_NAME
@@ -133,6 +111,11 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
     if not module.epochs:
         raise TrainError(f"{work}: nothing was trained: no epoch was run")
     return module, trainer
+
+
+def monitored(config: Config) -> Monitored:
+    """What tells the best epoch: ranking, or where ratings are fitted the error."""
+    return RATING if config.train.objective == "rating" else RANKING
 
 
 def _chosen_epochs(out: Path) -> int:
@@ -202,8 +185,10 @@ def _summary(
     refit: bool,
 ) -> dict[str, Any]:
     """What `summary.json` says of a training."""
-    measured = [epoch for epoch in module.epochs if MONITORED in epoch]
-    best = max(measured, key=lambda epoch: float(epoch[MONITORED])) if measured else module.epochs[-1]
+    name, mode = monitored(config)
+    measured = [epoch for epoch in module.epochs if name in epoch]
+    choose = max if mode == "max" else min
+    best = choose(measured, key=lambda epoch: float(epoch[name])) if measured else module.epochs[-1]
     trained_s = sum(float(epoch["seconds"]) for epoch in module.epochs)
     return {
         "best": best,

@@ -1,0 +1,32 @@
+"""`twotower train`; its help answers without loading Lightning."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Train the two towers.")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts/model"),
+    show_default=True,
+    help="The artifact folder.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable."
+)
+@click.option("--resume", is_flag=True, help="Go on where the last training of this folder stopped.")
+@click.option("--refit", is_flag=True, help="Train on everything, for as long as validation chose before.")
+def train(config: Path, out: Path, overrides: tuple[str, ...], resume: bool, refit: bool) -> None:
+    """Train the two towers of a CONFIG file and leave them in DIR/training.
+
+    Each epoch ranks the whole catalogue for the held-out users; the best epoch is kept.
+
+    Example: twotower train data/ml-100k/twotower.toml --out artifacts/ml-100k --set train.epochs=3
+    """
+    from train import config as configs
+    from train.fit import fit
+
+    fit(configs.load(config, overrides=overrides), out, resume=resume, refit=refit)
