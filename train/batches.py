@@ -18,7 +18,8 @@ class Histories:
     """What every user took, oldest first, one user after another.
 
     users: (u,) int64 user rows, those with at least one item. starts: (u + 1,) int64 into the rest.
-    items: (n,) int64 item rows. values: (n,) float32, standardised; None where the data has none.
+    items: (n,) int64 item rows. values: (n,) float32, scaled to [-1, 1], NaN where missing; None where
+    nothing reads them.
     negatives: (n,) bool, true where the item was shown and not chosen; None where the data does not say.
     """
 

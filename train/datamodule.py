@@ -17,6 +17,7 @@ from train.batches import Batch, Histories, batches
 from train.build import given, tensors
 from train.config import Config
 from train.dataset import Dataset
+from train.preprocess import Range
 
 Rows = npt.NDArray[np.int64]
 
@@ -98,12 +99,16 @@ class DataModule(lightning.LightningDataModule):
         self.histories = Histories.from_rows(
             train.get_column("user").to_numpy().astype(np.int64),
             train.get_column("item").to_numpy().astype(np.int64),
-            _standardised(train.get_column("value")) if config.train.objective == "rating" else None,
+            scaled(train.get_column("value"), dataset.preprocess.values)
+            if config.train.objective == "rating"
+            else None,
         )
         self.users = tensors(dataset.preprocess.encode_table("user", dataset.users))
         self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))
         limit = max(VALIDATION_SCORES // max(dataset.items.height, 1), VALIDATION_USERS)
         self.truth = truth(dataset, limit=limit, seed=config.train.seed)
+        self.ratings = held_out_ratings(dataset, self.truth) if config.train.objective == "rating" else None
+        self.limits = dataset.preprocess.values
 
     @property
     def epoch(self) -> int:
@@ -140,10 +145,30 @@ class DataModule(lightning.LightningDataModule):
         return {name: values.to(device) for name, values in batch.items()}
 
 
-def _standardised(values: pl.Series) -> npt.NDArray[np.float32]:
-    """Values in standard deviations from their mean; a missing one is the mean."""
-    known = values.cast(pl.Float64)
-    mean, std = known.mean(), known.std()
-    assert isinstance(mean, float)
-    spread = std if isinstance(std, float) and std > 0 else 1.0
-    return ((known.fill_null(mean) - mean) / spread).cast(pl.Float32).to_numpy()
+def scaled(values: pl.Series, limits: Range | None) -> npt.NDArray[np.float32]:
+    """Values from the range that training has to [-1, 1]; NaN where missing. Inverse of `retrieval.ratings.stars`."""
+    assert limits is not None
+    centred = (values.cast(pl.Float64) - limits.low) / (limits.high - limits.low) * 2 - 1
+    return centred.fill_null(float("nan")).cast(pl.Float32).to_numpy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratings:
+    """Held-out ratings: positions in `Truth.users`, item rows, and what was said: (n,) each."""
+
+    users: Rows
+    items: Rows
+    values: npt.NDArray[np.float64]
+
+
+def held_out_ratings(dataset: Dataset, asked: Truth) -> Ratings:
+    """The validation rows that have a value, of the users that validation asks."""
+    rows = dataset.rows("valid").drop_nulls("value")
+    users = rows.get_column("user").to_numpy()
+    position = np.searchsorted(asked.users, users).clip(max=max(len(asked.users) - 1, 0))
+    chosen = asked.users[position] == users if len(asked.users) else np.zeros(len(users), np.bool_)
+    return Ratings(
+        users=position[chosen],
+        items=rows.get_column("item").to_numpy()[chosen].astype(np.int64),
+        values=rows.get_column("value").to_numpy()[chosen].astype(np.float64),
+    )

@@ -111,9 +111,25 @@ def prepare(config: Config) -> Dataset:
         items=items,
         interactions=interactions,
     )
+    if config.train.objective == "rating":
+        _check_ratings(fitted, config, str(table.path))
     return Dataset(
         config=config, users=users, items=items, interactions=interactions, preprocess=fitted, duplicates=duplicates
     )
+
+
+def _check_ratings(fitted: Preprocess, config: Config, where: str) -> None:
+    """Raises DataError if there is nothing to fit a rating to."""
+    if config.data.value is None:
+        raise DataError(f'{where}: the objective "rating" fits the values of a column; name it by data.value')
+    column = f'{where}: column "{config.data.value}"'
+    if fitted.values is None:
+        raise DataError(f'{column} has no value in the training rows; the objective "rating" has nothing to fit')
+    if fitted.values.low == fitted.values.high:
+        raise DataError(
+            f'{column} is {fitted.values.low:g} in every training row; the objective "rating" has nothing to fit, '
+            'try train.objective = "softmax"'
+        )
 
 
 def _order(users: pl.Series, times: pl.Series) -> npt.NDArray[np.int64]:

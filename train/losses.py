@@ -25,7 +25,7 @@ class Examples:
     pull: (n, dim) what a user is drawn to: the expected item vector under the target distribution; where that is
         one item, its vector.
     log_inclusion: (c,) log of the probability that sampling let the column in; None: all of the catalogue is there.
-    value: (n,) what the user said of the item, in standard deviations from the mean; only `rating` reads it.
+    value: (n,) what the user said of the item, scaled to [-1, 1], NaN for nothing; only `rating` reads it.
     weight: (n,) how much an example counts; sums to 1.
     negative: (n,) int64, the column of an item to be ranked below the target; only `bpr` reads it.
     """
@@ -92,10 +92,17 @@ def bpr(examples: Examples) -> Tensor:
 
 
 def rating(examples: Examples) -> Tensor:
-    """Squared error of the scaled cosine against the standardised value (Koren et al. 2009, eq. 2, no biases)."""
+    """Squared error of the cosine against the value, over the examples that have one (the notebook's objective).
+
+    The cosine itself is the prediction, so a score tells the rating; no temperature, which would leave the range.
+    """
     assert examples.value is not None
-    said = (examples.users * examples.items[examples.target]).sum(dim=-1) * examples.scale
-    return ((said - examples.value).square() * examples.weight).sum()
+    said = (examples.users * examples.items[examples.target]).sum(dim=-1)  # (n,)
+    # Of one shape: (n,) against (n, 1) would be an average over n x n pairs of users and ratings.
+    assert said.shape == examples.value.shape
+    known = ~examples.value.isnan()
+    squares = torch.where(known, said - examples.value, 0.0).square()
+    return (squares * examples.weight).sum() / (known * examples.weight).sum().clamp(min=1e-12)
 
 
 OBJECTIVES: Final[dict[str, Objective]] = {

@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from retrieval.vocabulary import FIRST, UNKNOWN
 from train.batches import Batch
-from train.features import drop, unit
+from train.features import Inputs, drop, unit
 from train.losses import OBJECTIVES, Examples, log_inclusion
 from train.teacher import Teacher
-from train.towers import Inputs, ItemTower, UserTower
+from train.towers import ItemTower, UserTower
 
 MAX_SCALE = 40.0  # e^-80, the smallest term of the softmax, is still a float32
 
@@ -109,7 +109,7 @@ class Pair(nn.Module):
         catalogue = len(self.frequency)
         device = batch.rows.device
         sampled = self.options.objective == "sampled-softmax"
-        if not sampled and self.options.objective != "in-batch":
+        if self.options.objective in ("softmax", "bpr"):
             return torch.arange(catalogue, device=device), batch.rows, taught, None
         asked = batch.rows if taught is None else torch.cat([batch.rows, taught])  # (batch or twice it, width)
         drawn = asked.flatten()
@@ -121,6 +121,9 @@ class Pair(nn.Module):
         padding = int(distinct[0] == 0)  # padding, if any, sorts first
         local = torch.where(asked != 0, local + (FIRST - padding), 0)
         chosen = distinct[padding:] - FIRST
+        lesson = local[len(batch.rows) :] if taught is not None else None
+        if self.options.objective == "rating":  # nothing is compared with, so nothing is corrected for
+            return chosen, local[: len(batch.rows)], lesson, None
         n = int(batch.fresh.sum())
         inclusion = log_inclusion(
             self.frequency,
@@ -128,7 +131,6 @@ class Pair(nn.Module):
             uniform=self.options.candidates if sampled else 0,
             supplied=None if self.teacher is None else -torch.expm1(n * torch.log1p(-self.teacher.frequency)),
         )
-        lesson = local[len(batch.rows) :] if taught is not None else None
         return chosen, local[: len(batch.rows)], lesson, inclusion[chosen]
 
     def _pull(self, batch: Batch, local: Tensor, table: Tensor, slots: Tensor, following: Tensor) -> Tensor:

@@ -19,22 +19,31 @@ from train.features import Column, FeatureEmbedding, Inputs, standardised
 WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
 
 
-class LinearNumber(nn.Module):
-    """A number, standardised, and whether it is missing, through one linear map."""
+class Numbers(nn.Module):
+    """Numbers, each standardised and with whether it is missing, through a linear map of its own: all in one go."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, column: Column, dim: int) -> None:
+    def __init__(self, columns: Sequence[Column], width: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(column.mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(column.std if column.std > 1e-12 else 1.0, dtype=torch.float32))
-        self.out = nn.Linear(2, dim)
+        self.names = [column.name for column in columns]
+        self.register_buffer("mean", torch.tensor([column.mean for column in columns], dtype=torch.float32))
+        # A constant feature has no spread to divide by.
+        spread = [column.std if column.std > 1e-12 else 1.0 for column in columns]
+        self.register_buffer("std", torch.tensor(spread, dtype=torch.float32))
+        # As torch starts a linear map of two inputs.
+        bound = 2**-0.5
+        self.value = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
+        self.missing = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
 
-    def forward(self, values: Tensor) -> Tensor:
-        """values: (n,) float32, any. Returns (n, dim)."""
-        out: Tensor = self.out(standardised(values, self.mean, self.std))
-        return out
+    def forward(self, inputs: Inputs) -> Tensor:
+        """inputs: a column each, (n,) float32, any. Returns (n, columns, width)."""
+        values = torch.stack([inputs[name] for name in self.names], dim=1)  # (n, columns)
+        z, missing = rearrange(standardised(values, self.mean, self.std), "n c two -> two n c 1")
+        tokens: Tensor = z * self.value + missing * self.missing + self.bias
+        return tokens
 
 
 class Tokens(FeatureEmbedding):
@@ -53,15 +62,16 @@ class Tokens(FeatureEmbedding):
         id_dropout: float = 0.0,
         feature_dropout: float = 0.0,
     ) -> None:
-        super().__init__(columns, width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
-        for position, column in enumerate(columns):
-            if column.kind == "number":
-                self.embeddings[position] = LinearNumber(column, width)
+        numbers = [column for column in columns if column.kind == "number"]
+        others = [column for column in columns if column.kind != "number"]
+        super().__init__(others, width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
+        self.numbers = Numbers(numbers, width) if numbers else None
         nn.init.normal_(self.base, std=width**-0.5)
 
     def forward(self, inputs: Inputs, rows: int) -> Tensor:
         """inputs: a tensor a column, `rows` long. Returns (rows, 1 + columns, width)."""
-        return torch.stack([self.base.expand(rows, -1), *self.parts(inputs)], dim=1)
+        tokens = torch.stack([self.base.expand(rows, -1), *self.parts(inputs)], dim=1)
+        return tokens if self.numbers is None else torch.cat([tokens, self.numbers(inputs)], dim=1)
 
 
 class SeedEncoder(Encoder):

@@ -129,13 +129,35 @@ def test_rating_by_hand() -> None:
         users=axes, items=axes, target=torch.tensor([0, 0]), scale=torch.tensor(2.0), pull=axes,
         weight=torch.tensor([0.25, 0.75]), value=torch.tensor([1.0, -1.0]),
     )  # fmt: skip
-    # Said 2 and 0, meant 1 and -1.
-    assert OBJECTIVES["rating"](given).item() == pytest.approx(1.0)
+    # Said 1 and 0, meant 1 and -1; the temperature is no part of it.
+    assert OBJECTIVES["rating"](given).item() == pytest.approx(0.75)
+    unsaid = dataclasses.replace(given, value=torch.tensor([float("nan"), -1.0]))
+    assert OBJECTIVES["rating"](unsaid).item() == pytest.approx(1.0)
+    nothing = dataclasses.replace(given, value=torch.tensor([float("nan")] * 2))
+    assert OBJECTIVES["rating"](nothing).item() == 0
+
+
+def test_rating_compares_each_prediction_with_its_own_value() -> None:
+    """(n,) against (n, 1) would average over n x n pairs, as the notebook does: perfect predictions, a loss above 0."""
+    torch.manual_seed(0)
+    users = functional.normalize(torch.randn(8, 4), dim=-1)
+    items = functional.normalize(torch.randn(5, 4), dim=-1)
+    target = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    perfect = (users * items[target]).sum(dim=-1)
+    given = Examples(
+        users=users, items=items, target=target, scale=torch.tensor(1.0), pull=items[target],
+        weight=torch.full((8,), 1 / 8), value=perfect,
+    )  # fmt: skip
+    assert OBJECTIVES["rating"](given).item() == 0
+    assert (perfect - perfect[:, None]).square().mean() > 0.05
+    with pytest.raises(AssertionError):
+        OBJECTIVES["rating"](dataclasses.replace(given, value=perfect[:, None]))
 
 
 def test_every_objective_takes_the_same_examples() -> None:
     given = examples(log_inclusion=torch.zeros(30), value=torch.zeros(7), negative=torch.zeros(7, dtype=torch.int64))
-    for objective in OBJECTIVES.values():
+    for name, objective in OBJECTIVES.items():
         loss = objective(given)
         assert loss.shape == ()
-        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, [given.users, given.scale]))
+        wanted = [given.users] if name == "rating" else [given.users, given.scale]
+        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, wanted))

@@ -103,9 +103,9 @@ def test_the_sum_of_the_tokens_is_one_linear_map_of_the_features() -> None:
     columns = [Column(name=name, kind="number", mean=mean, std=2.0) for name, mean in (("a", 1.0), ("b", -3.0))]
     tokens = seed.Tokens(columns, 5).eval()
     values = torch.tensor([[1.0, 2.0], [5.0, -1.0]])
-    parts = [layer.out for layer in tokens.embeddings]
-    matrix = torch.cat([part.weight[:, :1] for part in parts], dim=1)  # type: ignore[union-attr,index]
-    bias = tokens.base + sum(part.bias for part in parts)  # type: ignore[union-attr,misc]
+    assert tokens.numbers is not None
+    matrix = tokens.numbers.value.T
+    bias = tokens.base + tokens.numbers.bias.sum(dim=0)
     z = (values - torch.tensor([1.0, -3.0])) / 2
     found = tokens({"a": values[:, 0], "b": values[:, 1]}, 2).sum(dim=1)
     torch.testing.assert_close(found, functional.linear(z, matrix, bias))
@@ -150,7 +150,7 @@ def test_many_windows_train_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
         batch = users() | {"past": users()["past"].clamp(min=1)}
         past = batch["past"]
         states = tower.encoder(tower.profile(batch, 4), tower.item_vectors[past], past != 0)
-        states.square().sum().backward()  # type: ignore[no-untyped-call]
+        states.square().sum().backward()
         return states.detach(), [weight.grad for weight in tower.encoder.parameters() if weight.grad is not None]
 
     whole, expected = gradients()
@@ -169,7 +169,7 @@ def test_a_last_relu_puts_half_the_ratings_out_of_reach() -> None:
         for seed_ in range(10):
             torch.manual_seed(seed_)
             shaken(user)
-            lowest.append(float((user(users()) @ item(items()).T).min()))
+            lowest.append((user(users()) @ item(items()).T).min().item())
         assert (min(lowest) < 0) is reachable
     assert config.SeedMlp().last_relu is False
 
