@@ -32,7 +32,7 @@ class Dataset:
     """Prepared data.
 
     config: as it was read, with the length of the history filled in.
-    users, items: row i is user or item row i; the id column first, then the features, then all other columns.
+    users, items: row i is user or item row i; the id column first, the title next, the features, all other columns.
     interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
         dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
     duplicates: earlier interactions of a pair that were dropped.
@@ -246,6 +246,11 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
             "keep one row an id"
         )
     columns = {key: names.alias(key)}
+    title = data.title if side == "item" else None
+    if title is not None and title != key:
+        if title not in table.columns:
+            raise DataError(f'{table.path}: no column "{title}" (data.title){nearest(title, table.columns)}')
+        columns[title] = _other(table.typed(title))  # first of what is shown; a feature may yet take its place
     for feature in features:
         if feature.name == key:
             continue
@@ -259,9 +264,6 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
     for other in table.columns:
         if other not in columns and other not in (own, history):
             columns[other] = _other(table.typed(other))
-    title = data.title
-    if side == "item" and title is not None and title not in columns:
-        raise DataError(f'{table.path}: no column "{title}" (data.title){nearest(title, table.columns)}')
     frame = pl.DataFrame(list(columns.values()))
     if names.null_count():
         note(f"{table.path}: {names.null_count():,} rows have no {side} id; they are left out")

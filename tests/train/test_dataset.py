@@ -21,6 +21,8 @@ interactions = "i.csv"
 {item}
 [split]
 kind = "{split}"
+[train]
+objective = "{objective}"
 """
 
 
@@ -34,6 +36,7 @@ def prepared(
     user: str = 'history = "history"',
     item: str = 'item_id = "category"',
     split: str = "none",
+    objective: str = "softmax",
 ) -> Dataset:
     for name, text in (("i", interactions), ("items", items), ("users", users)):
         if text is not None:
@@ -41,7 +44,9 @@ def prepared(
             if name != "i":
                 data += f'\n{name} = "{name}.csv"'
     config = folder / "twotower.toml"
-    config.write_text(CONFIG.format(data=data, user=user, item=item, split=split), encoding="utf-8")
+    config.write_text(
+        CONFIG.format(data=data, user=user, item=item, split=split, objective=objective), encoding="utf-8"
+    )
     return prepare(load(config))
 
 
@@ -93,11 +98,12 @@ def test_tables_of_users_and_items_with_other_names_and_gaps(
         item='item_id = "category"\nyear = "number"\ngenres = { kind = "categories", separator = "|" }',
     )
     assert dataset.users.to_dict(as_series=False) == {"user_id": ["z", "a", "b"], "age": [30, 18, None]}
+    assert dataset.items.columns == ["item_id", "title", "year", "genres", "score"]
     assert dataset.items.to_dict(as_series=False) == {
         "item_id": ["1", "2", "3", "4"],
+        "title": ["Amélie", "Heat", "Up", None],
         "year": [2001, None, 2009, None],
         "genres": [["Comedy", "Romance"], [], ["Comedy"], None],
-        "title": ["Amélie", "Heat", "Up", None],
         "score": [0.5, None, None, None],
     }
     told = capsys.readouterr().err
@@ -201,6 +207,18 @@ def test_the_fingerprint_is_that_of_the_data(tmp_path: Path) -> None:
         ({"items": "item_id,v\n1,1 2 3\n", "item": 'v = { kind = "vector", size = 2 }'}, r"has 3 numbers, expected 2"),
         ({"items": "item_id,name\n1,x\n", "data": 'title = "title"'}, r'no column "title" \(data\.title\)'),
         ({"split": "time"}, r'the split "time" needs times'),
+        (
+            {"objective": "rating"},
+            r'i\.csv: the objective "rating" fits the values of a column; name it by data\.value',
+        ),
+        (
+            {"objective": "rating", "data": 'value = "r"', "interactions": "user_id,item_id,r\na,1,3\nb,2,3\n"},
+            r'i\.csv: column "r" is 3 in every training row; the objective "rating" has nothing to fit',
+        ),
+        (
+            {"objective": "rating", "data": 'value = "r"', "interactions": "user_id,item_id,r\na,1,\nb,2,\n"},
+            r'i\.csv: column "r" has no value in the training rows',
+        ),
         ({"split": "new-users", "interactions": "user_id,item_id\na,1\nb,2\n"}, r"only 0 have two interactions"),
     ],
 )

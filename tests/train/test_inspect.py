@@ -43,7 +43,7 @@ def test_the_numbers_of_a_small_dataset(tmp_path: Path) -> None:
     assert ["user", "history", "history", "0.0%", "4", "the", "newest", "50"] in lines
     assert ["item", "genres", "categories", "25.0%", "2", "x,", "y"] in lines
     assert "items, the first 3 of 4" in result.stdout
-    assert ["1", "x|y", "東京"] in lines
+    assert ["1", "東京", "x|y"] in lines
     assert ["b", "-"] in lines
 
 
