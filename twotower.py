@@ -19,7 +19,7 @@ COMMANDS: Final = {
     "init": ("train.commands:init", "Look at your tables and write a commented config."),
     "inspect": ("train.commands:inspect", "What is in the tables, before training."),
     "run": ("export.pipeline:run", "Train, export, index and evaluate in one go."),
-    "train": ("train.fit:train", "Train the two towers."),
+    "train": ("train.train_command:train", "Train the two towers."),
     "export": ("export.commands:export", "Write the two towers as ONNX files that take raw features."),
     "index": ("retrieval.index_commands:index", "Build, change and check the index of a bundle."),
     "query": ("retrieval.query_commands:query", "The top k items for users, known or new."),
