@@ -1,22 +1,21 @@
 """`query`, `similar` and `embed`: parse, call one function, print."""
 
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from retrieval.answers import csv_rows, table
 from retrieval.console import note
 from retrieval.errors import DataError, QueryError
-from retrieval.output import FORMATS, csv_lines, json_line, table
+from retrieval.output import FORMATS, csv_lines, json_line
 from retrieval.retriever import Answer, Hit, Query, Retriever
 
 FOLDER: Final = click.Path(path_type=Path)
 AT_ONCE: Final = 256  # queries answered together
-SCREEN: Final = 120  # columns where the terminal does not say
 
 _Command = Callable[..., None]
 
@@ -176,37 +175,31 @@ class _Printer:
         if self._form == "json":
             click.echo(json_line(answer.to_json()))
             return
-        lead = [answer.user or ""] if self._many else []
-        self._rows(["user"] if self._many else [], lead, answer.hits)
+        self._rows(answer.hits, (answer.user or "") if self._many else None)
 
     def similar(self, item: str, hits: list[Hit]) -> None:
         if self._form == "json":
             click.echo(json_line({"item": item, "hits": [hit.to_json() for hit in hits]}))
             return
-        self._rows([], [], hits)
+        self._rows(hits, None)
 
-    def _rows(self, lead_header: list[str], lead: list[Any], hits: Sequence[Hit]) -> None:
-        records = [hit.item for hit in hits]
-        names = list(dict.fromkeys(name for record in records for name in record))
-        if self._form == "csv":
-            if self._header is None:
-                self._header = [*lead_header, "rank", "id", "score", *names]
-                click.echo(csv_lines(self._header, []), nl=False)
-            columns = self._header[len(lead_header) + 3 :]
-            rows = [
-                [*lead, rank, hit.id, round(hit.score, 6), *(record.get(name) for name in columns)]
-                for rank, (hit, record) in enumerate(zip(hits, records, strict=True), start=1)
-            ]
-            click.echo("".join(csv_lines(self._header, rows).splitlines(keepends=True)[1:]), nl=False)
+    def _rows(self, hits: list[Hit], user: str | None) -> None:
+        if self._form == "table":
+            if self._asked > 1:
+                click.echo()
+            click.echo(table(hits, user=user), nl=False)
             return
-        if self._many and self._asked > 1:
-            click.echo()
-        rows = [
-            [*lead, rank, f"{hit.score:.4f}", hit.id, *(record.get(name) for name in names)]
-            for rank, (hit, record) in enumerate(zip(hits, records, strict=True), start=1)
-        ]
-        width = shutil.get_terminal_size((SCREEN, 24)).columns
-        click.echo(table([*lead_header, "#", "score", "id", *names], rows, width=width), nl=False)
+        header, rows = csv_rows(hits, user=user)
+        if not hits:
+            return
+        if self._header is None:
+            self._header = header
+            click.echo(csv_lines(header, []), nl=False)
+        known = {name: at for at, name in enumerate(header)}
+        aligned = [[row[known[name]] if name in known else None for name in self._header] for row in rows]
+        click.echo("".join(csv_lines([], aligned).splitlines(keepends=True)[1:]), nl=False)
 
     def close(self) -> None:
+        if self._form == "csv" and self._header is None:
+            click.echo(csv_lines(["rank", "id", "score"], []), nl=False)
         sys.stdout.flush()

@@ -16,6 +16,7 @@ from retrieval.catalog import Catalog
 from retrieval.errors import QueryError, nearest
 from retrieval.index import Index, Selection
 from retrieval.lookup import Lookup
+from retrieval.ratings import stars
 from retrieval.records import Record
 from retrieval.stored import open_both
 from retrieval.tower import Tower
@@ -64,13 +65,17 @@ class Query:
 
 
 class Hit:
-    """An item that was found: its id, its score, and its columns, read when they are asked for."""
+    """An item that was found: its id, its score, and its columns, read when they are asked for.
 
-    __slots__ = ("_catalog", "_row", "id", "score")
+    predicted: the rating that the score stands for, where the towers were trained on ratings.
+    """
 
-    def __init__(self, row: int, score: float, catalog: Catalog) -> None:
+    __slots__ = ("_catalog", "_row", "id", "predicted", "score")
+
+    def __init__(self, row: int, score: float, catalog: Catalog, predicted: float | None = None) -> None:
         self.id = catalog.id(row)
         self.score = score
+        self.predicted = predicted
         self._row = row
         self._catalog = catalog
 
@@ -80,7 +85,8 @@ class Hit:
         return self._catalog.record(self._row)
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "score": round(self.score, 6), **self.item}
+        rating = {} if self.predicted is None else {"predicted": round(self.predicted, 4)}
+        return {"id": self.id, "score": round(self.score, 6), **rating, **self.item}
 
     def __repr__(self) -> str:
         return f"Hit(id={self.id!r}, score={self.score:.4f})"
@@ -128,6 +134,7 @@ class Retriever:
         history = schema.user.history
         self._history_name = history.name if history is not None else None
         self._history_length = history.max_length if history is not None else None
+        self._rating = _rating_of(schema.facts.get("rating"))
         self._users: Lookup | None = None
         self._filters: dict[str, Selection] = {}
         self._lock = Lock()
@@ -214,10 +221,15 @@ class Retriever:
         hidden = csr.from_lists(exclude) if exclude is not None and any(map(len, exclude)) else None
         among = self._among(where) if where else None
         rows, scores = self._search(vectors, k, among, hidden, diversity)
+        return [self._hits(*found) for found in zip(rows.tolist(), scores.tolist(), strict=True)]
+
+    def _hits(self, rows: list[int], scores: list[float]) -> list[Hit]:
         catalog = self.catalog
+        if self._rating is None:
+            return [Hit(row, score, catalog) for row, score in zip(rows, scores, strict=True) if row >= 0]
+        predicted = stars(np.array(scores), low=self._rating[0], high=self._rating[1]).tolist()
         return [
-            [Hit(row, score, catalog) for row, score in zip(own, own_scores, strict=True) if row >= 0]
-            for own, own_scores in zip(rows.tolist(), scores.tolist(), strict=True)
+            Hit(row, score, catalog, star) for row, score, star in zip(rows, scores, predicted, strict=True) if row >= 0
         ]
 
     def similar(
@@ -310,3 +322,10 @@ class Retriever:
             self._users = self.bundle.load(USERS_LOOKUP, Lookup.open)
         row = self._users.row(user)
         return None if row is None else self._users.record(row)
+
+
+def _rating_of(fact: Any) -> tuple[float, float] | None:
+    """The lowest and the highest rating that training saw, where scores stand for ratings."""
+    if not isinstance(fact, Mapping) or not {"low", "high"} <= fact.keys():
+        return None
+    return float(fact["low"]), float(fact["high"])

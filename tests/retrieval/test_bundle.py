@@ -131,7 +131,7 @@ def test_readers_never_see_a_mix(tmp_path: Path) -> None:
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
-    for value in range(1, 40):
+    for value in range(1, 20):
         publish_some(tmp_path, a=value, b=value)
     stop.set()
     for reader in readers:

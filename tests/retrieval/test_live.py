@@ -101,7 +101,7 @@ class Alive(RuleBasedStateMachine):
 
 TestAlive = Alive.TestCase
 TestAlive.settings = settings(
-    max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=8, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -1,0 +1,33 @@
+"""A bundle outlives kill -9 at random moments and tells of any damage; `survival` says how."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.retrieval.survival import survive_mutations
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kills(seed: int) -> None:
+    """In a process of its own: it forks, which a process with threads must not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.retrieval.survival", "--kills", "100", "--seed", str(seed)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "100 kills survived" in done.stdout
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mutations(seed: int, tmp_path: Path) -> None:
+    assert survive_mutations(tmp_path, count=1_000, seed=seed) > 500
