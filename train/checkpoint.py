@@ -43,7 +43,8 @@ def load(folder: Path) -> Trained:
     config = Config.from_dict(_json(training / CONFIG_NAME), source=str(training / CONFIG_NAME))
     preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
     state = read(training / BEST_NAME)["state_dict"]
-    weights = {name.removeprefix("pair."): tensor for name, tensor in state.items()}
+    kept = "average."  # of the module's two pairs, the one that was validated
+    weights = {name.removeprefix(kept): tensor for name, tensor in state.items() if name.startswith(kept)}
     trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
     try:
         trained.load_state_dict(weights)

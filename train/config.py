@@ -183,6 +183,14 @@ class Train:
     lr: float | None = key(None, "Learning rate.", above=0)
     weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
     candidates: int | None = key(None, "sampled-softmax: uniform items beside the batch's own targets.", low=1)
+    start: str | None = key(
+        None,
+        "Item vectors start at random, or as spectral: near each other where the histories have them near.",
+        choices=("random", "spectral"),
+    )
+    averaging: float | None = key(
+        None, "Steps over which the weights that are validated and kept are averaged; 1 keeps the last.", low=1
+    )
     temperature: float | None = key(None, "Temperature of the softmax that training starts from.", above=0)
     id_dropout: float | None = key(None, "Share of ids and features hidden, so that unseen ones work.", low=0, below=1)
     seed: int = key(0, "The same seed on the same CPU gives the same bytes.", low=0)

@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from retrieval.console import note
 from retrieval.errors import TrainError
-from train import build, checkpoint, recipe
+from train import build, checkpoint, initial, recipe
 from train.config import Config
+from train.counts import follows
 from train.datamodule import DataModule
 from train.dataset import Dataset, prepare
 from train.module import Module
@@ -68,7 +70,16 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
     torch.manual_seed(train.seed)
     data = DataModule(dataset, config, ordered=ordered)
     frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
-    module = Module(build.pair(config, dataset.preprocess, frequency=frequency), config)
+    pair = build.pair(config, dataset.preprocess, frequency=frequency)
+    last = work / checkpoint.LAST_NAME
+    if train.start == "spectral" and not last.exists():
+        counts = follows(data.histories, catalogue=dataset.items.height, window=10 if ordered else 30)
+        generator = np.random.default_rng(train.seed)
+        vectors = initial.spectral(counts, dim=build.given(config.model.dim), generator=generator)
+            counts, dim=build.given(config.model.dim), generator=np.random.default_rng(train.seed)
+        )
+        initial.start(pair, vectors, data.items)
+    module = Module(pair, config)
     name, mode = monitored(config)
     validated = len(data.truth.users) > 0 and (data.ratings is None or len(data.ratings.values) > 0)
     callbacks: list[Callback] = [
@@ -87,7 +98,6 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
         callbacks.append(EarlyStopping(name, mode=mode, patience=build.given(train.patience), check_finite=False))
     else:
         note(f"no validation rows: training for {train.epochs} epochs, and keeping the last")
-    last = work / checkpoint.LAST_NAME
     with _quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=train.accelerator,

@@ -1,5 +1,6 @@
 """LightningModule: wiring only. What is computed stands in `pair`, what it is fed in `datamodule`."""
 
+import copy
 import time
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from retrieval import metrics
+from retrieval import metrics, ratings
 from retrieval.errors import TrainError
 from train.batches import Batch
 from train.build import given
@@ -20,11 +21,16 @@ K = 10  # what validation cuts at
 
 
 class Module(lightning.LightningModule):
-    """A pair in training."""
+    """A pair in training, and the running average of its weights, which is what is validated and kept.
+
+    An average over the last steps does what letting the learning rate fall does (arXiv 1803.05407), without having
+    to know beforehand when training will end.
+    """
 
     def __init__(self, pair: Pair, config: Config) -> None:
         super().__init__()
         self.pair, self.config = pair, config
+        self.average = copy.deepcopy(pair).requires_grad_(False).eval()
         self.epochs: list[dict[str, Any]] = []
         self._sum = torch.zeros(())
         self._steps = 0
@@ -52,33 +58,43 @@ class Module(lightning.LightningModule):
         self._steps += 1
         return loss
 
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        step = self.global_step
+        # Short at first: the first steps are soon forgotten.
+        kept = min(1 - 1 / given(self.config.train.averaging), step / (step + 9))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.pair.parameters()), 1 - kept)
+
     def on_validation_epoch_start(self) -> None:
         self._vectors = []
-        self._item_vectors = self.pair.freeze_items(self.items)
+        self._item_vectors = self.average.freeze_items(self.items)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:  # noqa: ARG002
-        self._vectors.append(self.pair.user_tower(batch))
+        self._vectors.append(self.average.user_tower(batch))
 
     def on_validation_epoch_end(self) -> None:
         self._finish_epoch(self._ranked())
 
     def on_train_epoch_end(self) -> None:
         if not len(self.data.truth.users):
+            self.average.freeze_items(self.items)
             self._finish_epoch({})
 
     def _ranked(self) -> dict[str, float]:
-        """Recall and NDCG of the whole catalogue on the validated users."""
+        """Recall and NDCG of the whole catalogue on the validated users; with ratings to fit, how far off they are."""
         truth = self.data.truth
-        ranks = metrics.ranks(
-            torch.cat(self._vectors).float().cpu().numpy(),
-            self._item_vectors.float().cpu().numpy(),
-            truth.wanted,
-            truth.seen,
-        )
+        users = torch.cat(self._vectors).float().cpu().numpy()
+        items = self._item_vectors.float().cpu().numpy()
+        ranks = metrics.ranks(users, items, truth.wanted, truth.seen)
         measured = {
             f"{name}@{K}": float(np.nanmean(metric(ranks, truth.wanted, k=K)))
             for name, metric in (("recall", metrics.recall), ("ndcg", metrics.ndcg))
         }
+        asked, limits = self.data.ratings, self.data.limits
+        if asked is not None and limits is not None and len(asked.values):
+            scores = (users[asked.users] * items[asked.items]).sum(axis=1)
+            predicted = ratings.stars(scores, low=limits.low, high=limits.high)
+            measured["rmse"] = ratings.errors(predicted, asked.values)["rmse"]
         self.log_dict(measured)
         return measured
 

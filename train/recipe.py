@@ -11,6 +11,8 @@ from train.dataset import Dataset
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
+STEPS = 50  # an epoch, at least, where there is little data
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
@@ -63,6 +65,8 @@ def resolve(config: Config, facts: Statistics) -> Config:
     user = model.user or (
         configs.Attention() if has_history and facts.ordered else configs.Mean() if has_history else configs.Mlp()
     )
+    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, 2000)
+    steps = max(facts.interactions // batch_size, 1)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
@@ -77,13 +81,19 @@ def resolve(config: Config, facts: Statistics) -> Config:
         train=dataclasses.replace(
             train,
             objective=train.objective or ("softmax" if small else "sampled-softmax"),
-            epochs=train.epochs or 40,
-            patience=train.patience or 5,
-            batch_size=train.batch_size or 2000,
+            epochs=train.epochs or 30,
+            patience=train.patience or 3,
+            batch_size=batch_size,
             lr=train.lr or 0.003,
             weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
-            candidates=train.candidates or 1024,
+            candidates=train.candidates or _between(64, facts.items // 2, 1024),
             temperature=train.temperature or 0.07,
+            start=train.start or "spectral",
+            averaging=train.averaging or 2.0 * steps,
             id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
         ),
     )
+
+
+def _between(low: int, value: int, high: int) -> int:
+    return max(low, min(value, high))
