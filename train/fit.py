@@ -76,8 +76,6 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
         counts = follows(data.histories, catalogue=dataset.items.height, window=10 if ordered else 30)
         generator = np.random.default_rng(train.seed)
         vectors = initial.spectral(counts, dim=build.given(config.model.dim), generator=generator)
-            counts, dim=build.given(config.model.dim), generator=np.random.default_rng(train.seed)
-        )
         initial.start(pair, vectors, data.items)
     module = Module(pair, config)
     name, mode = monitored(config)
