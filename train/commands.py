@@ -12,12 +12,35 @@ import click
 @click.option("--to", type=click.Path(path_type=Path), help="Folder to write; data/NAME by default.")
 @click.option("--force", is_flag=True, help="Write it anew if it is there already.")
 @click.option("--subset", type=click.Choice(["notebook"]), help="ml-latest-small: the notebook's films, three configs.")
+@click.option("--users", type=click.IntRange(min=2), help="synthetic: how many users; 1,000 by default.")
+@click.option("--items", type=click.IntRange(min=2), help="synthetic: how many items; 500 by default.")
+@click.option("--interactions", type=click.IntRange(min=4), help="synthetic: how many, about; 20 a user by default.")
+@click.option("--seed", type=click.IntRange(min=0), help="synthetic: the same seed writes the same data; 0 by default.")
 @click.option("--as-notebook", is_flag=True, help="With --subset: the notebook's own leaking split and averages.")
-def fetch(name: str, source: Path | None, to: Path | None, force: bool, subset: str | None, as_notebook: bool) -> None:
+def fetch(
+    name: str,
+    source: Path | None,
+    to: Path | None,
+    force: bool,
+    subset: str | None,
+    as_notebook: bool,
+    **sizes: int | None,
+) -> None:
     """Get a known public dataset as a dataset folder: tables in Parquet and a ready twotower.toml.
 
-    NAME is one of ml-100k, ml-latest-small, ml-1m, ml-20m, ml-25m, beauty.
+    NAME is one of ml-100k, ml-latest-small, ml-1m, ml-20m, ml-25m, beauty, or synthetic: made up, with right answers
+    that are known.
     """
+    asked = {size: value for size, value in sizes.items() if value is not None}
+    if name == "synthetic":
+        from train.synthetic import Plan, fetch_synthetic
+
+        if source is not None or subset is not None or as_notebook:
+            raise click.UsageError("synthetic data is made, not read: --from, --subset and --as-notebook do not apply")
+        click.echo(fetch_synthetic(Plan(**asked), to=to or Path("data/synthetic"), force=force))
+        return
+    if asked:
+        raise click.UsageError(f"--{next(iter(asked))} is an option of synthetic, not of {name}")
     from train import notebook
     from train.fetch import fetch as run
 

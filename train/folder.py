@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,20 +23,27 @@ class Folder:
 
 def publish(content: Folder, to: Path) -> Path:
     """Write a dataset folder; one that is there is replaced at the end. Returns the path of its `twotower.toml`."""
+    with staging(to) as folder:
+        for name, table in content.tables.items():
+            table.write_parquet(folder / f"{name}.parquet")
+        for name, text in content.configs.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    return to / CONFIG_NAME
+
+
+@contextmanager
+def staging(to: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of `to` at the end of the block; on an exception nothing changes."""
     to = to.absolute()
     to.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
     try:
-        for name, table in content.tables.items():
-            table.write_parquet(staging / f"{name}.parquet")
-        for name, text in content.configs.items():
-            (staging / name).write_text(text, encoding="utf-8")
-        staging.chmod(0o777 & ~_umask())
-        replace_folder(staging, to)
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        replace_folder(folder, to)
     except BaseException:  # an interrupt too: nothing half-written stays
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
-    return to / CONFIG_NAME
 
 
 def replace_folder(new: Path, to: Path) -> None:
