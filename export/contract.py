@@ -24,8 +24,8 @@ FLOAT_BITS: Final = {onnx.TensorProto.FLOAT, onnx.TensorProto.STRING}
 # fmt: off
 OPERATORS: Final = frozenset({
     "Add", "And", "Cast", "Clip", "Concat", "Div", "Equal", "Erf", "Expand", "Gather", "GatherElements", "Gemm",
-    "Identity", "IsInf", "IsNaN", "LayerNormalization", "Less", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or",
-    "Pad", "Pow", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
+    "Identity", "IsInf", "IsNaN", "LayerNormalization", "Less", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Not",
+    "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
     "ScatterElements", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "TopK",
     "Transpose", "Unsqueeze", "Where",
 })

@@ -69,6 +69,8 @@ def tower_graph(
         initializers,
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    if any(feature.kind == "hash" for feature in features):
+        opsets.append(helper.make_opsetid("com.microsoft", 1))
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="twotower")
 
 

@@ -1,5 +1,7 @@
 """Raw features -> rows, inside the graph: the twin of `train.preprocess`, and parity.py holds the two equal."""
 
+from onnx import TensorProto
+
 from export.nodes import Nodes, label_encoder
 from retrieval.schema import Feature
 from retrieval.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
@@ -11,13 +13,16 @@ def raw_to_rows(feature: Feature, vocabulary: Vocabulary | None, *, position: in
     position: of the feature among the tower's, for names.
     Returns the nodes and the name of the value that the tower takes:
         number, vector: the input itself; the tower treats NaN and infinities.
-        category: int64 (N,).
+        category, hash: int64 (N,).
         categories: int64 (N, L + 1), history: int64 (N, min(L + 1, max_length)) newest first. A missing entry is put
         in front of each list, so that no kernel meets a list of length 0.
     """
     nodes = Nodes(f"raw/{position}")
     if not feature.is_text:
         return nodes, feature.name
+    if feature.kind == "hash":
+        assert feature.buckets is not None
+        return nodes, _hashed(nodes, feature.name, buckets=feature.buckets)
     assert vocabulary is not None
     rows = _look_up(nodes, feature.name, vocabulary)
     if feature.kind == "categories":
@@ -32,6 +37,16 @@ def _look_up(nodes: Nodes, text: str, vocabulary: Vocabulary) -> str:
     """Strings -> rows of a vocabulary: "" is missing, a string that is not there is unknown."""
     rows = [MISSING, *range(FIRST, len(vocabulary))]
     return label_encoder(nodes, text, ["", *vocabulary.ids], rows, default=UNKNOWN)
+
+
+def _hashed(nodes: Nodes, text: str, *, buckets: int) -> str:
+    """Strings -> rows by MurmurHash3 (x86, 32 bits, seed 0) of their UTF-8 bytes; "" is missing. onnxruntime only."""
+    code = nodes.add("MurmurHash3", text, domain="com.microsoft", positive=1, seed=0)
+    whole = nodes.add("Cast", code, to=TensorProto.INT64)
+    row = nodes.add("Add", nodes.add("Mod", whole, nodes.constant(buckets)), nodes.constant(FIRST))
+    # There is no Equal of strings before opset 19.
+    present = label_encoder(nodes, text, [""], [0], default=1)
+    return nodes.add("Mul", row, present)
 
 
 def newest_first(nodes: Nodes, rows: str, *, max_length: int) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from export.samples import Sampler
 from retrieval.records import Batch
 from retrieval.schema import SIDES, Feature, Side
-from retrieval.vocabulary import Vocabulary
+from retrieval.vocabulary import FIRST, Vocabulary
 from train.config import Config, Data, Model, Split, Train
 from train.encoders import ENCODERS, EncoderShape
 from train.features import Column
@@ -26,6 +26,7 @@ WORDS = Vocabulary(["drama", "comedy", "film noir", "дети"])
 
 USER = (
     Feature(name="age", kind="number"),
+    Feature(name="city", kind="hash", buckets=11),
     Feature(name="occupation of user", kind="category"),
     Feature(name="likes", kind="categories"),
     Feature(name="history", kind="history", max_length=MAX_LENGTH),
@@ -61,7 +62,9 @@ def columns(side: Side) -> list[Column]:
     out = []
     for feature in FEATURES[side]:
         mean, std = NUMBERS[side].get(feature.name, (0.0, 1.0))
-        height = len(VOCABULARIES[side][feature.name]) if feature.is_text else 0
+        height = len(VOCABULARIES[side][feature.name]) if feature.name in VOCABULARIES[side] else 0
+        if feature.buckets is not None:
+            height = feature.buckets + FIRST
         out.append(
             Column(name=feature.name, kind=feature.kind, height=height, size=feature.size or 0, mean=mean, std=std)
         )
@@ -107,10 +110,31 @@ def encode(side: Side, batch: Batch) -> Batch:
         if not feature.is_text:
             out[feature.name] = array
             continue
+        if feature.buckets is not None:
+            out[feature.name] = np.array([murmur3(text) % feature.buckets + FIRST if text else 0 for text in array])
+            out[feature.name] = out[feature.name].astype(np.int64)
+            continue
         row_of = np.vectorize(VOCABULARIES[side][feature.name].row, otypes=[np.int64])
         rows = row_of(array) if array.size else array.astype(np.int64)
         out[feature.name] = newest_first(rows, feature.max_length) if feature.max_length else rows
     return out
+
+
+def murmur3(text: str) -> int:
+    """MurmurHash3 (x86, 32 bits, seed 0), after the description of its author: four bytes at a time, then the rest."""
+    data = text.encode()
+    whole = len(data) // 4 * 4
+    code = 0
+    for start in range(0, len(data), 4):
+        block = int.from_bytes(data[start : start + 4], "little") * 0xCC9E2D51 % 2**32
+        block = (block << 15 | block >> 17) % 2**32 * 0x1B873593 % 2**32
+        code ^= block
+        if start < whole:
+            code = ((code << 13 | code >> 19) % 2**32 * 5 + 0xE6546B64) % 2**32
+    code ^= len(data)
+    code = (code ^ code >> 16) * 0x85EBCA6B % 2**32
+    code = (code ^ code >> 13) * 0xC2B2AE35 % 2**32
+    return code ^ code >> 16
 
 
 def newest_first(rows: npt.NDArray[np.int64], max_length: int) -> npt.NDArray[np.int64]:
@@ -143,6 +167,7 @@ def write_training(folder: Path, *, users: int = 40) -> None:
         {
             "user_id": [f"u{n}" for n in range(users)],
             "age": np.where(np.isfinite(people["age"]), people["age"], np.nan),
+            "city": people["city"].tolist(),
             "occupation of user": people["occupation of user"].tolist(),
             "likes": [[text for text in row if text] for row in people["likes"]],
         }
