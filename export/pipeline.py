@@ -45,7 +45,7 @@ def run_config(
     # Imported here: torch takes seconds, and `--help` should not.
     from export.pair import export_towers
     from retrieval.build import build_index, publish_tables
-    from retrieval.evaluate import evaluate
+    from retrieval.evaluation.evaluate import evaluate
     from retrieval.publish import publishing
     from train.checkpoint import load
     from train.config import load as load_config
@@ -89,7 +89,7 @@ def run(config: Path, out: Path | None, baselines: str | None, **options: Any) -
 
     Example: twotower run data/ml-100k/twotower.toml --out artifacts/ml-100k
     """
-    from retrieval.evaluate import show
+    from retrieval.evaluation.evaluate import show
 
     folder = out or Path("artifacts") / config.resolve().parent.name
     names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
@@ -130,7 +130,7 @@ def demo(out: Path, data: Path) -> None:
 
     Example: twotower demo --out artifacts/demo
     """
-    from retrieval.evaluate import show
+    from retrieval.evaluation.evaluate import show
     from retrieval.query_commands import query
     from train.fetch import fetch
 

@@ -26,9 +26,9 @@ def evaluate(path: Path, baselines: str | None, ks: str, budget: float | None, a
     Example: twotower evaluate artifacts/demo --baselines all
     """
     # Imported here, so that `--help` is quick.
-    from retrieval.evaluate import evaluate as judge
-    from retrieval.evaluate import show
-    from retrieval.rivals import BUDGET_S
+    from retrieval.evaluation.evaluate import evaluate as judge
+    from retrieval.evaluation.evaluate import show
+    from retrieval.evaluation.rivals import BUDGET_S
 
     try:
         lengths = [int(part) for part in ks.split(",")]

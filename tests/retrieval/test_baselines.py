@@ -4,16 +4,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retrieval import baselines, csr
-from retrieval.baselines import base
-from retrieval.baselines.base import Training, start
-from retrieval.baselines.ease import EASE
-from retrieval.baselines.itemknn import ItemKNN
-from retrieval.baselines.popularity import Popularity, RecentPopularity
-from retrieval.baselines.transitions import Transitions
-from retrieval.baselines.tuning import tune
+from retrieval import csr
 from retrieval.csr import CSR
 from retrieval.errors import TwoTowerError
+from retrieval.evaluation import baselines
+from retrieval.evaluation.baselines import base
+from retrieval.evaluation.baselines.base import Training, start
+from retrieval.evaluation.baselines.ease import EASE
+from retrieval.evaluation.baselines.itemknn import ItemKNN
+from retrieval.evaluation.baselines.popularity import Popularity, RecentPopularity
+from retrieval.evaluation.baselines.transitions import Transitions
+from retrieval.evaluation.baselines.tuning import tune
 from retrieval.metrics import rank_all, recall
 
 

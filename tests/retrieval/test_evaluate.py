@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from retrieval import metrics
 from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, TwoTowerError
-from retrieval.evaluate import evaluate, run, table
 from retrieval.evaluate_commands import evaluate as command
+from retrieval.evaluation.evaluate import evaluate, run, table
 from tests.prepared import Row, camp_rows, write_judged, write_training
 from tests.tiny import item_table, unit, write_tiny
 
@@ -113,7 +113,7 @@ def test_one_that_loses_is_told_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(command, [str(folder), "--no-report", "--baselines", "popularity,transitions"])
     assert done.exit_code == 0, done.output
     assert "LOSES to transitions" in done.stdout
-    assert "Warning: the model loses to transitions" in done.stderr
+    assert "Warning: the model is behind transitions" in done.stderr
     assert "train longer" in done.stderr
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval.errors import BundleError
-from retrieval.held_out import HeldOut, Stage
+from retrieval.evaluation.held_out import HeldOut, Stage
 from tests.prepared import CONFIG, write_training
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval.intervals import Bootstrap
+from retrieval.evaluation.intervals import Bootstrap
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from retrieval import csr
-from retrieval.measure import by_history, by_popularity, curve, found, measure, popularity_class, shown_share
+from retrieval.evaluation.measure import by_history, by_popularity, curve, found, measure, popularity_class, shown_share
 from retrieval.metrics import Ranking
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from retrieval.baselines.base import RECENCY, Choices, Scores, Settings, Training, incidence, recency_weights
 from retrieval.csr import CSR
+from retrieval.evaluation.baselines.base import RECENCY, Choices, Scores, Settings, Training, incidence, recency_weights
 
 ITERATIONS = 10
 

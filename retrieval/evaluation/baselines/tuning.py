@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from retrieval.baselines.base import Baseline, start
 from retrieval.csr import CSR
+from retrieval.evaluation.baselines.base import Baseline, start
 from retrieval.metrics import ndcg, rank_all
 
 USERS: Final = 3_000  # validation users that settings are compared on

@@ -5,8 +5,17 @@ from typing import ClassVar
 import numpy as np
 from scipy import linalg
 
-from retrieval.baselines.base import RECENCY, Choices, Scores, Settings, Training, incidence, product, recency_weights
 from retrieval.csr import CSR
+from retrieval.evaluation.baselines.base import (
+    RECENCY,
+    Choices,
+    Scores,
+    Settings,
+    Training,
+    incidence,
+    product,
+    recency_weights,
+)
 
 
 class EASE:

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from retrieval.baselines.base import (
+from retrieval.csr import CSR
+from retrieval.evaluation.baselines.base import (
     RECENCY,
     Choices,
     Scores,
@@ -17,7 +18,6 @@ from retrieval.baselines.base import (
     product,
     recency_weights,
 )
-from retrieval.csr import CSR
 
 
 class ItemKNN:

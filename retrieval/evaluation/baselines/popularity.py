@@ -4,8 +4,8 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from retrieval.baselines.base import Choices, Scores, Settings, Training
 from retrieval.csr import CSR
+from retrieval.evaluation.baselines.base import Choices, Scores, Settings, Training
 
 THOUSAND: Final = 1000.0
 

@@ -12,7 +12,7 @@ from retrieval import csr, exact, metrics
 from retrieval.bundle import Bundle
 from retrieval.console import progress
 from retrieval.csr import CSR, Rows
-from retrieval.held_out import HeldOut, Stage
+from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.metrics import NEVER, Ranking
 from retrieval.stored import open_both
 from retrieval.tower import Tower

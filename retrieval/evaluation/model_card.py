@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.evaluate import Evaluation
+    from retrieval.evaluation.evaluate import Evaluation
 
 LIMITS = (
     "Measured offline, on interactions that were recorded: an item that nobody was shown could not be right. Expect "

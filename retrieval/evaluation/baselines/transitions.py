@@ -5,8 +5,17 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from scipy import sparse
 
-from retrieval.baselines.base import Choices, Scores, Settings, Training, packed, power, product, recency_weights
 from retrieval.csr import CSR
+from retrieval.evaluation.baselines.base import (
+    Choices,
+    Scores,
+    Settings,
+    Training,
+    packed,
+    power,
+    product,
+    recency_weights,
+)
 
 WINDOW: Final = 10  # followers further away than this are not counted
 

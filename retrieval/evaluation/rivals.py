@@ -4,12 +4,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from retrieval import baselines as catalogue
-from retrieval.baselines.base import Settings
-from retrieval.baselines.tuning import Tuned, tune
 from retrieval.console import detail, note
-from retrieval.held_out import HeldOut, Stage
-from retrieval.measure import Measured, measure
+from retrieval.evaluation import baselines as catalogue
+from retrieval.evaluation.baselines.base import Settings
+from retrieval.evaluation.baselines.tuning import Tuned, tune
+from retrieval.evaluation.held_out import HeldOut, Stage
+from retrieval.evaluation.measure import Measured, measure
 from retrieval.metrics import rank_all
 
 BUDGET_S: Final = 20.0  # for the settings of one baseline

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrieval import csr
-from retrieval.baselines.base import Training
 from retrieval.csr import CSR, Rows
 from retrieval.errors import BundleError
+from retrieval.evaluation.baselines.base import Training
 
 StageName = Literal["valid", "test"]
 

@@ -5,19 +5,19 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Final
 
-from retrieval.baselines.base import Baseline, Training, start
 from retrieval.errors import TwoTowerError, nearest
+from retrieval.evaluation.baselines.base import Baseline, Training, start
 
 __all__ = ["BASELINES", "Baseline", "Training", "choose", "make", "start", "unavailable"]
 
 # name -> module:class; loaded when it is asked for, since scipy costs time and `implicit` is an extra.
 BASELINES: Final = {
-    "popularity": "retrieval.baselines.popularity:Popularity",
-    "recent-popularity": "retrieval.baselines.popularity:RecentPopularity",
-    "itemknn": "retrieval.baselines.itemknn:ItemKNN",
-    "transitions": "retrieval.baselines.transitions:Transitions",
-    "ease": "retrieval.baselines.ease:EASE",
-    "ials": "retrieval.baselines.ials:IALS",
+    "popularity": "retrieval.evaluation.baselines.popularity:Popularity",
+    "recent-popularity": "retrieval.evaluation.baselines.popularity:RecentPopularity",
+    "itemknn": "retrieval.evaluation.baselines.itemknn:ItemKNN",
+    "transitions": "retrieval.evaluation.baselines.transitions:Transitions",
+    "ease": "retrieval.evaluation.baselines.ease:EASE",
+    "ials": "retrieval.evaluation.baselines.ials:IALS",
 }
 
 # What a baseline may cost before `evaluate` leaves it out unless it is asked for.

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ import click
 
 from retrieval.bundle import Bundle
 from retrieval.console import note
-from retrieval.deployed import Answers, answer
 from retrieval.errors import BundleError, TwoTowerError
-from retrieval.held_out import HeldOut, Stage
-from retrieval.intervals import Bootstrap
-from retrieval.measure import (
+from retrieval.evaluation.deployed import Answers, answer
+from retrieval.evaluation.held_out import HeldOut, Stage
+from retrieval.evaluation.intervals import Bootstrap
+from retrieval.evaluation.measure import (
     Measured,
     by_history,
     by_popularity,
@@ -25,10 +26,11 @@ from retrieval.measure import (
     measure,
     shown_share,
 )
+from retrieval.evaluation.rating import rating_errors, rating_table
+from retrieval.evaluation.rivals import BUDGET_S, Rival, compete
+from retrieval.evaluation.verdict import Verdict, advise, judge
 from retrieval.metrics import Ranking
 from retrieval.publish import publishing
-from retrieval.rivals import BUDGET_S, Rival, compete
-from retrieval.verdict import Verdict, advise, judge
 
 TRAINING: Final = "training"
 KS: Final = (5, 10, 20)
@@ -40,6 +42,7 @@ class Evaluation:
     """Everything that was measured, for the files and the table.
 
     k: the one that judges. epochs: of the training, as its history tells. summary: what the training says of itself.
+    rating: errors of predicted values, where the towers predict them.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class Evaluation:
     k: int
     epochs: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
+    rating: Mapping[str, Any] | None
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -88,11 +92,13 @@ class Evaluation:
             "verdict": {
                 "outcome": self.verdict.outcome,
                 "best_baseline": rival,
+                "behind": self.verdict.behind,
                 "sentence": self.verdict.sentence,
                 "advice": list(self.verdict.advice),
             },
             "curve": {str(k): round(value, 6) for k, value in curve(self.exact, truth=stage.truth).items()},
             "slices": self.slices(),
+            **({"rating": self.rating} if self.rating is not None else {}),
             "index": {"kind": self.answers.kind, "recall@10_vs_exact": round(self.answers.agreement, 6)},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -149,11 +155,11 @@ def evaluate(
             )
         if report:
             # Imported here: it brings a plotting library along.
-            from retrieval.report import html
+            from retrieval.evaluation.report import html
 
-            draft.write_bytes("report.html", html(judged).encode())
+            draft.write_bytes("report.html", html(judged, result).encode())
             result["seconds"]["report"] = round(time.perf_counter() - begin, 3)
-        from retrieval.model_card import markdown
+        from retrieval.evaluation.model_card import markdown
 
         draft.write_bytes("MODEL_CARD.md", markdown(judged, result).encode())
         draft.write_json("metrics.json", result)
@@ -185,7 +191,7 @@ def run(
         stage = held.best_stage()
         seconds = {"read": time.perf_counter() - begin}
         answers = answer(bundle, held, stage, k=max(ks))
-        pair_id = bundle.pair_id
+        pair_id, facts = bundle.pair_id, bundle.schema.facts
     seconds |= answers.seconds
 
     def measured(ranking: Ranking) -> Measured:
@@ -217,6 +223,7 @@ def run(
         k=main,
         epochs=epochs,
         summary=summary,
+        rating=rating_errors(held, stage, answers, facts.get("rating")),
         seconds=seconds,
     )
 
@@ -261,38 +268,53 @@ def _interval(interval: tuple[float, float, float]) -> dict[str, float]:
     return {"value": value, "low": low, "high": high}
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The model and its baselines as aligned text, the best of each column marked."""
+def table(result: Mapping[str, Any], *, width: int | None = None) -> str:
+    """The model and its baselines as aligned text, the best of each column marked.
+
+    width: of the screen; what does not fit is left out, NDCG at other k than the main one first.
+    """
     ks = result["k"]
     main = 10 if 10 in ks else ks[len(ks) // 2]
     columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in ks] + [f"mrr@{main}", f"coverage@{main}"]
     rows = {"two towers": result["metrics"], **result["baselines"]}
+    first = max(map(len, rows))
+    spare = [f"ndcg@{k}" for k in ks if k != main] + [f"recall@{k}" for k in ks if k != main]
+    while width is not None and spare and first + sum(map(_room, columns)) > width:
+        columns.remove(spare.pop(0))
     best = {column: max(values[column] for values in rows.values()) for column in columns}
-    width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{column:>13}" for column in columns)]
+    lines = [" " * first + "".join(f"{column:>{_room(column)}}" for column in columns)]
     for name, values in rows.items():
-        cells = [
+        cells = (
             f"{values[column]:.4f}{'*' if values[column] == best[column] and len(rows) > 1 else ' '}"
             for column in columns
-        ]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>13}" for cell in cells))
+        )
+        lines.append(
+            f"{name:<{first}}"
+            + "".join(f"{cell:>{_room(column)}}" for column, cell in zip(columns, cells, strict=True))
+        )
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _room(column: str) -> int:
+    """The width of a column: its title or a number with a mark, and two spaces."""
+    return max(len(column), 7) + 2
+
+
 def show(result: Mapping[str, Any], *, path: Path) -> None:
-    """Print the table and the verdict; warn where the model loses."""
-    split = result["split"]
-    index = result["index"]
+    """Print the table and the verdict; warn where the model is behind."""
+    split, index = result["split"], result["index"]
     click.echo(
         f"{result['users']:,} users, {result['items']:,} items, split {split['kind']}, on {split['stage']}; "
         f"index {index['kind']}, recall@10 against exact {index['recall@10_vs_exact']:.4f}\n"
     )
-    click.echo(table(result))
+    click.echo(table(result, width=shutil.get_terminal_size((100, 24)).columns))
+    if "rating" in result:
+        click.echo(f"\n{rating_table(result['rating'])}")
     click.echo(f"\n{result['verdict']['sentence']}")
     for name, reason in result["baselines_left_out"].items():
         note(f"left out {name}: {reason}")
-    if result["verdict"]["outcome"] == "loses":
-        note(f"Warning: the model loses to {result['verdict']['best_baseline']}. What to try:")
+    if result["verdict"]["behind"]:
+        note(f"Warning: the model is behind {result['verdict']['best_baseline']}. What to try:")
         for entry in result["verdict"]["advice"]:
             note(f"  - {entry}")
     note(f"Report: {path / 'report.html'}")

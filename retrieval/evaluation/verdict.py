@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from retrieval.intervals import Bootstrap, Interval
+from retrieval.evaluation.intervals import Bootstrap, Interval
 
 Outcome = Literal["wins", "level", "loses", "alone"]
 
@@ -11,14 +11,15 @@ Outcome = Literal["wins", "level", "loses", "alone"]
 class Verdict(NamedTuple):
     """The outcome against the best baseline.
 
-    wins and loses: the interval of the difference in NDCG leaves no doubt, or (loses) the model is behind at all.
-    level: ahead, but the interval holds zero. alone: there was no baseline.
+    outcome: wins or loses where the interval of the difference in NDCG leaves no doubt, level where it holds zero,
+        alone where there was no baseline. behind: whether the model is below it, sure or not.
     advice: what to try, where it does not win.
     """
 
     outcome: Outcome
     rival: str | None
     sentence: str
+    behind: bool = False
     advice: tuple[str, ...] = ()
 
 
@@ -36,34 +37,34 @@ def judge(
     best = max(rivals, key=lambda name: rivals[name][ndcg])
     difference = drawn.difference(f"model {ndcg}", f"{best} {ndcg}")
     lift = drawn.lift(f"model {ndcg}", f"{best} {ndcg}")
-    more = drawn.lift(f"model {recall}", f"{best} {recall}")
-    theirs = f"recall@{k} {rivals[best][recall]:.4f}, NDCG@{k} {rivals[best][ndcg]:.4f}"
+    numbers = f"{own} against {rivals[best][recall]:.4f}, {rivals[best][ndcg]:.4f}"
+    behind = difference.value < 0
     if difference.low > 0:
-        found = f"Finds {_percent(more)} than the best baseline, {best}" if more else f"Finds more than {best}"
-        ranks = f", and ranks {_better(lift)}" if lift else ""
-        return Verdict("wins", best, f"{found}{ranks}: {own} against {theirs}.")
-    if difference.value >= 0:
-        span = f" (NDCG@{k} {_signed(lift)})" if lift else ""
-        return Verdict(
-            "level", best, f"No clear difference from the best baseline, {best}{span}: {own} against {theirs}."
-        )
-    sure = "" if difference.high < 0 else "; with these few users it may be chance"
-    span = f" by {_signed(lift)} in NDCG@{k}" if lift else ""
-    return Verdict("loses", best, f"LOSES to {best}{span}: {own} against {theirs}{sure}.")
+        more = drawn.lift(f"model {recall}", f"{best} {recall}")
+        found = "Beats" if more is None or more.value <= 0 else f"Finds {more.value:.0%} more than"
+        gain = f" ranks {_span(lift)} better by NDCG@{k}" if lift else " ranks better"
+        return Verdict("wins", best, f"{found} the best baseline, {best}, and{gain}: {numbers}.")
+    if difference.high < 0:
+        return Verdict("loses", best, f"LOSES to {best}{_by(lift, k)}: {numbers}.", behind)
+    side = "behind" if behind else "ahead of"
+    return Verdict(
+        "level",
+        best,
+        f"No clear difference from the best baseline: {side} {best}{_by(lift, k)}, which may be chance: {numbers}.",
+        behind,
+    )
 
 
-def _percent(lift: Interval) -> str:
-    word = "more" if lift.value >= 0 else "less"
-    low, high = sorted((abs(lift.low), abs(lift.high))) if lift.low * lift.high > 0 else (lift.low, lift.high)
-    return f"{abs(lift.value):.0%} {word} (95% interval {low:.0%} to {high:.0%})"
+def _by(lift: Interval | None, k: int) -> str:
+    """By how much, the sign being said already: the interval is turned to the side of the value."""
+    if lift is None:
+        return ""
+    turned = Interval(-lift.value, -lift.high, -lift.low) if lift.value < 0 else lift
+    return f" by {_span(turned)} in NDCG@{k}"
 
 
-def _better(lift: Interval) -> str:
-    return f"{lift.value:.0%} better by NDCG ({lift.low:.0%} to {lift.high:.0%})"
-
-
-def _signed(lift: Interval) -> str:
-    return f"{lift.value:+.0%}, 95% interval {lift.low:+.0%} to {lift.high:+.0%}"
+def _span(lift: Interval) -> str:
+    return f"{lift.value:.0%} (95% interval {lift.low:.0%} to {lift.high:.0%})"
 
 
 def advise(config: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], *, has_times: bool) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def advise(config: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], *, ha
         advice.append(f'there are times, so order may tell: model.encoder = "attention" instead of "{encoder}"')
     if train.get("objective") == "rating":
         advice.append('predicting ratings finds little: train.objective = "softmax"')
-    if not any(feature.get("name") not in (None, "item_id") for feature in features["item"]):
+    if not any(feature.get("kind") != "history" for feature in features["item"][1:]):
         advice.append("give the item tower attributes: whatever the items table tells of an item")
     dim = model.get("dim")
     if isinstance(dim, int) and dim < 256:

@@ -1,0 +1,1 @@
+"""How good a bundle is: the deployed path on what training held out, beside baselines, and the report of it."""
