@@ -65,9 +65,8 @@ class Encoder(nn.Module):
 
     def alone(self, profile: Tensor) -> Tensor:
         """Give the state without a history, which is all there is of an item: (n, dim)."""
-        none = profile.new_zeros(len(profile), 0, self.shape.dim)
-        state: Tensor = self(profile, none, none[:, :, 0] != 0)[:, 0]
-        return state
+        none = profile.new_zeros(profile.shape[0], 0, self.shape.dim)
+        return self.last(profile, none, none[:, :, 0] != 0)
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """Give the state at every slot.

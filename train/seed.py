@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from train import config
 from train.attention import BLOCKED, MultiHeadAttention
-from train.encoders import Encoder, EncoderShape
+from train.encoders import Encoder, EncoderShape, newest, padded
 from train.features import Column, FeatureEmbedding, Inputs, standardised
 
 WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
@@ -41,8 +41,8 @@ class Numbers(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """inputs: a column each, (n,) float32, any. Returns (n, columns, width)."""
         values = torch.stack([inputs[name] for name in self.names], dim=1)  # (n, columns)
-        z, missing = rearrange(standardised(values, self.mean, self.std), "n c two -> two n c 1")
-        tokens: Tensor = z * self.value + missing * self.missing + self.bias
+        pair = standardised(values, self.mean, self.std)  # (n, columns, 2)
+        tokens: Tensor = pair[:, :, :1] * self.value + pair[:, :, 1:] * self.missing + self.bias
         return tokens
 
 
@@ -94,21 +94,36 @@ class SeedEncoder(Encoder):
     ) -> FeatureEmbedding:
         return Tokens(columns, self.width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
 
+    def alone(self, profile: Tensor) -> Tensor:
+        """Give the state of features alone. profile: (n, tokens, width) -> (n, dim)."""
+        raise NotImplementedError
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        if self.history is None:
+            return repeat(self.alone(profile), "b d -> b slots d", slots=1 + history.shape[1])
+        return self.states(profile, history, mask)
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """Give the state at every slot, of a tower with a history."""
+        raise NotImplementedError
+
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        return super().last(profile, history, mask) if self.history is not None else self.alone(profile)
+        return self.alone(profile) if self.history is None else self.after(profile, history, mask)
+
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """Give the state after the newest item, of a tower with a history."""
+        return newest(self.states(profile, *padded(history, mask)), mask)
 
     def linear(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """One linear map of the features and of the mean of the history so far. Returns (batch, 1 + k, width)."""
+        assert self.history is not None
         total = rearrange(joined(profile), "b w -> b 1 w")
-        if self.history is None:
-            return repeat(total, "b 1 w -> b slots w", slots=1 + history.shape[1])
         embedded: Tensor = total + self.history(means_so_far(history, mask))
         return embedded
 
     def linear_last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """What `linear` gives after the newest item, or without any. Returns (batch, width)."""
-        if self.history is None:
-            return joined(profile)
+        assert self.history is not None
         weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
         mean = (history * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
         total: Tensor = joined(profile) + self.history(mean)
@@ -150,11 +165,13 @@ class SeedAttention(SeedEncoder):
         )
         self.out = nn.Linear(options.embed, shape.dim)
 
-    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    def alone(self, profile: Tensor) -> Tensor:
+        state: Tensor = self.out(self.attention(profile, profile).mean(dim=1))
+        return state
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        assert self.history is not None
         tokens = profile.shape[1]
-        if self.history is None:
-            state: Tensor = self.out(self.attention(profile, profile).mean(dim=1))  # (batch, dim)
-            return repeat(state, "b d -> b slots d", slots=1 + history.shape[1])
         sequence = torch.cat([profile, self.history(history)], dim=1)  # (batch, tokens + k, width)
         padding = torch.cat([torch.zeros_like(profile[:, :, 0], dtype=torch.bool), ~mask], dim=1)
         read = self.attention(sequence, sequence, padding=padding, bias=self._bias(tokens, history))
@@ -190,14 +207,15 @@ class RollingAttention(SeedEncoder):
         )
         self.out = nn.Linear(options.width, shape.dim)
 
-    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        if self.history is None:
-            return repeat(self._state(joined(profile)), "b d -> b slots d", slots=1 + history.shape[1])
+    def alone(self, profile: Tensor) -> Tensor:
+        return self._state(joined(profile))
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         embedded = self.linear(profile, history, mask)  # (batch, 1 + k, width)
         states = self._state(rearrange(embedded, "b s w -> (b s) w"))
         return rearrange(states, "(b s) d -> b s d", s=embedded.shape[1])
 
-    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         return self._state(self.linear_last(profile, history, mask))
 
     def _state(self, embedded: Tensor) -> Tensor:
@@ -232,10 +250,13 @@ class SeedMlp(SeedEncoder):
         self.out = nn.Linear(options.hidden, shape.dim)
         self.last_relu = options.last_relu
 
-    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    def alone(self, profile: Tensor) -> Tensor:
+        return self._state(joined(profile))
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         return self._state(self.linear(profile, history, mask))
 
-    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         return self._state(self.linear_last(profile, history, mask))
 
     def _state(self, embedded: Tensor) -> Tensor:
@@ -260,31 +281,36 @@ class CrossAttention(SeedEncoder):
         self.nothing = nn.Parameter(torch.randn(options.embed) * options.embed**-0.5)
         self.out = nn.Linear(options.embed, shape.dim)
 
-    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    def alone(self, profile: Tensor) -> Tensor:
         query = rearrange(joined(profile), "b w -> b 1 w")
-        nothing = self.nothing.expand(len(profile), 1, -1)
-        if self.history is None:
-            read = self.attention(query, torch.cat([nothing, profile], dim=1))
-            state: Tensor = self.out(query + read)  # (batch, 1, dim)
-            return repeat(state, "b 1 d -> b slots d", slots=1 + history.shape[1])
+        read = self.attention(query, torch.cat([self._nothing(profile), profile], dim=1))
+        state: Tensor = self.out(query + read)[:, 0]
+        return state
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        assert self.history is not None
         slots = 1 + history.shape[1]
+        query = rearrange(joined(profile), "b w -> b 1 w")
         read = self.attention(
             repeat(query, "b 1 w -> b slots w", slots=slots),
-            torch.cat([nothing, self.history(history)], dim=1),  # (batch, 1 + k, width)
+            torch.cat([self._nothing(profile), self.history(history)], dim=1),  # (batch, 1 + k, width)
             padding=self._padding(profile, mask),
             bias=self._bias(slots, history),
         )
         out: Tensor = self.out(query + read)
         return out  # (batch, 1 + k, dim)
 
-    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        if self.history is None:
-            return self.alone(profile)
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        assert self.history is not None
         query = rearrange(joined(profile), "b w -> b 1 w")
-        keys = torch.cat([self.nothing.expand(len(profile), 1, -1), self.history(history)], dim=1)
+        keys = torch.cat([self._nothing(profile), self.history(history)], dim=1)
         read = self.attention(query, keys, padding=self._padding(profile, mask))
-        out: Tensor = self.out(query + read)[:, 0]
-        return out
+        state: Tensor = self.out(query + read)[:, 0]
+        return state
+
+    def _nothing(self, profile: Tensor) -> Tensor:
+        """The key that is always there, once a row. (batch, 1, width)."""
+        return self.nothing.expand(profile.shape[0], 1, -1)
 
     def _padding(self, profile: Tensor, mask: Tensor) -> Tensor:
         """The key of nothing is none, the items as `mask` says. (batch, 1 + k)."""

@@ -76,7 +76,7 @@ class UserTower(nn.Module):
         """
         profile = self.profile(inputs, rows_of(inputs))
         if self.history is None:
-            rows = torch.zeros(len(profile), 0, dtype=torch.int64, device=profile.device)
+            rows = torch.zeros(profile.shape[0], 0, dtype=torch.int64, device=profile.device)
         else:
             rows = inputs[self.history.name]
         return unit(self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0))
