@@ -1,0 +1,47 @@
+"""Ranking the whole catalogue for many users: seconds and peak memory of `metrics.ranks`.
+
+    python benchmarks/ranks.py [--users 1000000] [--items 100000] [--dim 64]
+
+Set OMP_NUM_THREADS=1 for one core. The scores of all users would take users x items x 4 bytes (400 GB by default); a block of them is in memory at a time.
+"""
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+from retrieval import csr, metrics
+
+KNOWN = 30  # items that each user is known to have
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=64)
+    options = parser.parse_args()
+    random = np.random.default_rng(0)
+    queries = random.standard_normal((options.users, options.dim), dtype=np.float32)
+    items = random.standard_normal((options.items, options.dim), dtype=np.float32)
+    owners = np.arange(options.users)
+    truth = csr.from_pairs(owners, random.integers(options.items, size=options.users), height=options.users)
+    known = random.integers(options.items, size=options.users * KNOWN)
+    seen = csr.from_pairs(np.repeat(owners, KNOWN), known, height=options.users)
+
+    begin, cpu = time.perf_counter(), time.process_time()
+    ranks = metrics.ranks(queries, items, truth, seen)
+    taken, spent = time.perf_counter() - begin, time.process_time() - cpu
+    # Random vectors know nothing: recall is k over the size of the catalogue.
+    recall = float(metrics.recall(ranks, truth, k=options.items // 100).mean())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{options.users:,} users x {options.items:,} items, {options.dim} dimensions: {taken:,.0f} s "
+        f"({spent:,.0f} s of CPU, {options.users / spent:,.0f} users a CPU second), peak {peak:.2f} GB, "
+        f"recall@1% {recall:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
