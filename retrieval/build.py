@@ -16,7 +16,7 @@ from retrieval.catalog import ADDED, ADDED_LOOKUP, ITEMS, ITEMS_LOOKUP, REMOVED,
 from retrieval.console import note, progress
 from retrieval.errors import BundleError, DataError, nearest
 from retrieval.index import Index
-from retrieval.kinds import choose
+from retrieval.kinds import RECALL, choose
 from retrieval.publish import Draft
 from retrieval.records import texts
 from retrieval.schema import Schema, TowerSchema
@@ -55,7 +55,7 @@ def build_index(
     *,
     items: Path | None = None,
     kind: str = "auto",
-    recall: float = 0.95,
+    recall: float | None = None,
     memory_bytes: int | None = None,
     threads: int = 0,
     seed: int = 0,
@@ -102,7 +102,7 @@ def index_vectors(
     vectors: Vectors,
     *,
     kind: str,
-    recall: float,
+    recall: float | None,
     memory_bytes: int | None = None,
     seed: int = 0,
     threads: int = 0,
@@ -114,7 +114,8 @@ def index_vectors(
     built = Index.build(vectors, chosen, seed=seed)
     built.save(draft.path(INDEX))
     queries, of_whom = _queries(draft, schema, vectors, seed=seed, threads=threads)
-    tuned = tune(built, queries, recall=recall)
+    target = 1.0 if chosen.is_flat else RECALL if recall is None else recall
+    tuned = tune(built, queries, recall=target)
     facts = {
         "format_version": FORMAT_VERSION,
         "pair_id": schema.pair_id,
@@ -126,7 +127,12 @@ def index_vectors(
         "built": count,
         "added": 0,
         "removed": 0,
-        "recall": {"asked": recall, "measured": round(tuned.recall, 4), "k": 10, "on": of_whom},
+        "recall": {
+            "asked": 1.0 if chosen.is_flat else recall,
+            "measured": round(tuned.recall, 4),
+            "k": 10,
+            "on": of_whom,
+        },
         "curve": tuned.curve,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }

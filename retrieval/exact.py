@@ -92,9 +92,7 @@ def top_k(
     return all_rows, all_scores
 
 
-def _top_of_one(
-    query: Vectors, items: Vectors, k: int, exclude: Rows | None, keep: Mask | None
-) -> tuple[Rows, Scores]:
+def _top_of_one(query: Vectors, items: Vectors, k: int, exclude: Rows | None, keep: Mask | None) -> tuple[Rows, Scores]:
     """As top_k, for a single query (d,). Returns (k,) each."""
     rough = _rough(query, items, exclude, keep)
     rows = np.flatnonzero(rough >= _threshold(rough, k + SPARE) - SLACK)
@@ -142,6 +140,7 @@ def _top_of_many(
             low, high = np.searchsorted(hidden[0], [start, start + block])
             products[hidden[0][low:high] - start, hidden[1][low:high]] = -np.inf
         found.take(products, start)
+    found.settle()
     rough = found.scores
     best, scores = best_first(found.rows, score(queries, items, found.rows), k=k)
     # Where the last candidate is as good as the k-th, others as good may have been cut off: look at all of those.
@@ -161,9 +160,15 @@ def _by_row(lists: CSR) -> tuple[Rows, Rows]:
 
 
 class _Found:
-    """The best candidates so far of each query, by rough score; row -1 with score -inf where there is none."""
+    """The best candidates so far of each query, by rough score; row -1 with score -inf where there is none.
+
+    What blocks yield is sorted in when the number of blocks has doubled: until then it only has to reach what was best
+    at the last sorting, which lets no more than twice the best through.
+    """
 
     def __init__(self, queries: int, wanted: int) -> None:
+        self._pending: list[tuple[Rows, Rows, Scores]] = []
+        self._blocks = 0
         self.rows = np.full((queries, wanted), -1, dtype=np.int64)
         self.scores = np.full((queries, wanted), -np.inf, dtype=np.float32)
 
@@ -189,15 +194,18 @@ class _Found:
         group, query = np.nonzero(highest >= least)
         inside = grouped[group, :, query]  # (candidate groups, GROUP)
         entry, offset = np.nonzero(inside >= least[query, None])
-        if len(entry):
-            self._merge(query[entry], start + group[entry] * GROUP + offset, inside[entry, offset])
+        self._pending.append((query[entry], start + group[entry] * GROUP + offset, inside[entry, offset]))
+        self._blocks += 1
+        if self._blocks & (self._blocks - 1) == 0:
+            self.settle()
 
-    def _merge(self, query: Rows, rows: Rows, scores: Scores) -> None:
-        """Hold the best of what is held and of (query, row, score) triples."""
+    def settle(self) -> None:
+        """Sort in what the last blocks have yielded."""
         queries, wanted = self.scores.shape
-        owners = np.concatenate([np.repeat(np.arange(queries), wanted), query])
-        rows = np.concatenate([self.rows.ravel(), rows])
-        scores = np.concatenate([self.scores.ravel(), scores])
+        owners = np.concatenate([np.repeat(np.arange(queries), wanted), *(part[0] for part in self._pending)])
+        rows = np.concatenate([self.rows.ravel(), *(part[1] for part in self._pending)])
+        scores = np.concatenate([self.scores.ravel(), *(part[2] for part in self._pending)])
+        self._pending = []
         order = np.lexsort((rows, -scores, owners))
         owners = owners[order]
         place = np.arange(len(owners)) - np.searchsorted(owners, np.arange(queries))[owners]

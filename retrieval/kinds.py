@@ -19,10 +19,13 @@ Vectors = npt.NDArray[np.float32]
 
 KINDS: Final = ("auto", "flat", "ivf", "pq")
 
-# Below, looking at everything costs less than deciding where to look; above, lists of 4-bit codes beat lists of halves
-# (docs/performance.md).
-FLAT_BELOW: Final = 20_000
+# Where no recall is asked, few items are searched exactly: the tower takes longer than looking at all of them. Where
+# one is asked, lists are faster from a few thousand items on; lists of 4-bit codes beat lists of halves once there are
+# many (docs/performance.md).
+EXACT_BELOW: Final = 20_000
+FLAT_BELOW: Final = 4_000
 PQ_FROM: Final = 300_000
+RECALL: Final = 0.95  # of more items than that, where none is asked
 
 TRAINING_PER_LIST: Final = 64  # FAISS takes up to 256; recall at equal probes is the same within noise
 TRAINING_LEAST: Final = 65_536
@@ -74,16 +77,18 @@ class Kind:
         return not self.factory
 
 
-def choose(kind: str, *, count: int, dim: int, recall: float, memory_bytes: int | None = None) -> Kind:
+def choose(kind: str, *, count: int, dim: int, recall: float | None = None, memory_bytes: int | None = None) -> Kind:
     """The structure for `count` vectors of `dim` numbers.
 
-    kind: one of KINDS or a FAISS factory string. recall: asked; 1 means exact.
+    kind: one of KINDS or a FAISS factory string. recall: asked; 1 means exact; None is RECALL, or exact
+        where that costs nothing.
     memory_bytes: what the searched structure may take; whole vectors stay on disk, mapped.
     Raises DataError if the string is none of FAISS's or nothing fits into the memory.
     """
     names = [kind]
     if kind == "auto":
-        by_count = "flat" if count < FLAT_BELOW or recall >= 1 else "ivf" if count < PQ_FROM else "pq"
+        is_flat = count < EXACT_BELOW if recall is None else count < FLAT_BELOW or recall >= 1
+        by_count = "flat" if is_flat else "ivf" if count < PQ_FROM else "pq"
         names = ["flat", "ivf", "pq", "small"]
         names = names[names.index(by_count) :]
     bounded = memory_bytes if memory_bytes is not None else math.inf

@@ -106,7 +106,7 @@ def compact(draft: Draft, *, seed: int = 0) -> dict[str, Any]:
     tables = list(live_items(draft))
     write_items(draft, pa.concat_tables(tables))
     kind = facts["kind"] if facts["kind"] not in ("flat", "ivf", "pq") else "auto"
-    return index_vectors(draft, index.vectors(rows), kind=kind, recall=facts["recall"]["asked"], seed=seed)
+    return index_vectors(draft, index.vectors(rows), kind=kind, recall=facts["asked"], seed=seed)
 
 
 def state(facts: dict[str, Any]) -> str:

@@ -161,9 +161,19 @@ def test_an_index_of_another_kind_is_refused(items: Vectors, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("count", "recall", "expected"),
-    [(100, 0.95, "flat"), (19_999, 0.95, "flat"), (50_000, 0.95, "ivf"), (1_000_000, 0.95, "pq"), (10**6, 1.0, "flat")],
+    [
+        (100, None, "flat"),
+        (19_999, None, "flat"),
+        (20_000, None, "ivf"),
+        (1_000_000, None, "pq"),
+        (1_000, 0.95, "flat"),
+        (10_000, 0.95, "ivf"),
+        (50_000, 0.95, "ivf"),
+        (1_000_000, 0.95, "pq"),
+        (1_000_000, 1.0, "flat"),
+    ],
 )
-def test_auto_goes_by_size(count: int, recall: float, expected: str) -> None:
+def test_auto_goes_by_size(count: int, recall: float | None, expected: str) -> None:
     assert kinds.choose("auto", count=count, dim=64, recall=recall).name == expected
 
 
