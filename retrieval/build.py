@@ -127,12 +127,8 @@ def index_vectors(
         "built": count,
         "added": 0,
         "removed": 0,
-        "recall": {
-            "asked": 1.0 if chosen.is_flat else recall,
-            "measured": round(tuned.recall, 4),
-            "k": 10,
-            "on": of_whom,
-        },
+        "asked": recall,
+        "recall": {"asked": target, "measured": round(tuned.recall, 4), "k": 10, "on": of_whom},
         "curve": tuned.curve,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
