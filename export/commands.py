@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from export.precision import Precision
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.command(epilog="Example: twotower export artifacts/demo --single-file")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
@@ -22,18 +22,30 @@ if TYPE_CHECKING:
 )
 @click.option("--allow-loss", is_flag=True, help="Publish even if fewer bits change the answers too much.")
 @click.option("--single-file", is_flag=True, help="Add retrieve.onnx: user tower, items and top-k in one file.")
+@click.option(
+    "--refresh-history",
+    is_flag=True,
+    help="Instead: let histories read items that were added to the bundle. No training, no torch.",
+)
 @click.option("--users/--no-users", default=True, show_default=True, help="Publish the users' own rows too.")
-def export(folder: Path, precision: "Precision", allow_loss: bool, single_file: bool, users: bool) -> None:
+def export(
+    folder: Path, precision: "Precision", allow_loss: bool, single_file: bool, refresh_history: bool, users: bool
+) -> None:
     """Write the two towers of a training as ONNX files that take raw features.
 
-    FOLDER is what `twotower train --out FOLDER` wrote. Nothing changes there unless onnxruntime gives what torch gives.
-
-    Example: twotower export artifacts/demo
+    DIR is what `twotower train --out DIR` wrote. Nothing changes there unless onnxruntime gives what torch gives.
     """
     # Imported here: torch takes seconds, and `--help` should not.
+    from retrieval.publish import publishing
+
+    if refresh_history:
+        from export import refresh
+
+        with publishing(folder) as draft:
+            refresh.refresh_history(draft)
+        return
     from export.pair import export_towers
     from retrieval.build import publish_tables
-    from retrieval.publish import publishing
     from train.checkpoint import load
 
     trained = load(folder)

@@ -1,7 +1,8 @@
 """What every exported file must be, whatever was trained; `twotower index verify` asks it again of a bundle."""
 
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +12,13 @@ from onnx import checker, shape_inference
 
 from export.golden import from_json
 from export.graph import IR_VERSION, ML_OPSET, OPSET
+from export.nodes import serialized
 from export.parity import TOLERANCE, session_of, survives_empty_batch
 from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, ExportError
-from retrieval.schema import OUTPUT_NAME, SIDES, TowerSchema
+from retrieval.schema import OUTPUT_NAME, SIDES, Feature, TowerSchema
 
 SINGLE_FILE: Final = "retrieve.onnx"
-FLOAT_BITS: Final = {onnx.TensorProto.FLOAT, onnx.TensorProto.STRING}
 
 # Operators that ran in every runtime, at no rows and no columns too. Einsum is not among them: it kills the process
 # at no rows. A new one is added here when the runtimes' tests have passed with it.
@@ -45,6 +46,20 @@ def check_graph(model: onnx.ModelProto, *, name: str, hashes: bool = False) -> N
     """
     for problem in problems(model, hashes=hashes):
         raise ExportError(f"{name}: {problem}")
+
+
+def checked(model: onnx.ModelProto, name: str, features: Sequence[Feature]) -> bytes:
+    """The bytes of a graph that keeps the contract and lives through an empty batch. Raises ExportError if it does not.
+
+    features: the inputs of its tower.
+    """
+    check_graph(model, name=name, hashes=any(feature.kind == "hash" for feature in features))
+    content = serialized(model)
+    with tempfile.TemporaryDirectory(prefix="twotower-") as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        survives_empty_batch(path)
+    return content
 
 
 def problems(model: onnx.ModelProto, *, hashes: bool = False) -> Iterator[str]:

@@ -25,7 +25,7 @@ def golden(pair_id: str, towers: dict[Side, tuple[ort.InferenceSession, Sampler]
     content: dict[str, Any] = {"format_version": FORMAT_VERSION, "pair_id": pair_id}
     for side in SIDES:
         session, sampler = towers[side]
-        content[side] = [_case(session, _writable(batch)) for batch in batches(sampler)]
+        content[side] = [case(session, _writable(batch)) for batch in batches(sampler)]
     return content
 
 
@@ -64,7 +64,8 @@ def _writable(batch: Batch) -> Batch:
     }
 
 
-def _case(session: ort.InferenceSession, batch: Batch) -> dict[str, Any]:
+def case(session: ort.InferenceSession, batch: Batch) -> dict[str, Any]:
+    """One entry of the file: a batch without infinities, and its vectors."""
     vectors = session.run([OUTPUT_NAME], batch)[0]
     return {
         "inputs": {name: to_json(array) for name, array in batch.items()},
@@ -86,7 +87,7 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
     lines = [f'"format_version":{content["format_version"]},"pair_id":{json.dumps(content["pair_id"])}']
     for side in SIDES:
         cases = ",\n".join(
-            json.dumps(case, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for case in content[side]
+            json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for entry in content[side]
         )
         lines.append(f'"{side}":[\n{cases}]')
     return ("{" + ",\n".join(lines) + "}\n").encode()

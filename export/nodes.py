@@ -60,3 +60,9 @@ def label_encoder(values: Nodes, text: str, keys: Sequence[str], rows: Sequence[
         values_int64s=list(rows),
         default_int64=default,
     )
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """The same bytes for the same graph."""
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -2,38 +2,34 @@
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import numpy as np
 import onnx
-import onnxruntime as ort
 from torch import nn
 
 from export import real
-from export.contract import check_graph
+from export.contract import checked
 from export.golden import golden, to_bytes
 from export.graph import OPSET, tower_graph
 from export.loss import Loss, measure, refuse_below_floor
-from export.parity import Vectors, check_parity, check_retrieve, session_of, survives_empty_batch
+from export.nodes import serialized
+from export.parity import Vectors, check_parity, session_of
 from export.precision import Precision, lighter
+from export.retrieve import FILE as SINGLE_FILE
+from export.retrieve import TITLES, Catalogue, retrieve_file, titles_file, vectors_of
 from export.samples import Sampler
-from export.single_file import FILE as SINGLE_FILE
-from export.single_file import retrieve_graph, stored
 from retrieval.console import detail, note
 from retrieval.publish import Draft
-from retrieval.records import Batch
-from retrieval.schema import OUTPUT_NAME, SIDES, Feature, Schema, Side, TowerSchema
+from retrieval.schema import SIDES, Schema, Side, TowerSchema
 from train.config import Config
 from train.preprocess import Preprocess
 
 FILES: Final[Mapping[Side, str]] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
-TITLES: Final = "titles.json"
 PAIR_DIGITS: Final = 12
 VOCABULARY_KINDS: Final = ("category", "categories", "history")
 MEASURED_USERS: Final = 1000
-CHECKED_USERS: Final = 100
 
 
 class Trained(Protocol):
@@ -77,12 +73,14 @@ def export_towers(
     if trained.config.train.objective == "rating" and trained.preprocess.values is not None:
         facts["rating"] = {"low": trained.preprocess.values.low, "high": trained.preprocess.values.high}
     pair_id = stamp(models)
-    content = {FILES[side]: _checked(models[side], FILES[side], samplers[side].features) for side in SIDES}
+    content = {FILES[side]: checked(models[side], FILES[side], samplers[side].features) for side in SIDES}
     sessions = {side: session_of(content[FILES[side]]) for side in SIDES}
     if single_file:
-        content[SINGLE_FILE], facts["single_file"] = _single_file(
-            models["user"], sessions, samplers, training, precision
+        catalogue = Catalogue.of(real.items_table(training), sessions["item"], samplers["item"].features)
+        content[SINGLE_FILE], facts["single_file"] = retrieve_file(
+            models["user"], sessions["user"], samplers["user"].features, catalogue, training, precision=precision
         )
+        content[TITLES] = titles_file(pair_id, catalogue, training)
     schema = Schema(
         pair_id=pair_id,
         dim=dim_of(models["user"]),
@@ -95,8 +93,6 @@ def export_towers(
     cases = golden(pair_id, {side: (sessions[side], samplers[side]) for side in SIDES})
     draft.remove(SINGLE_FILE)
     draft.remove(TITLES)
-    if single_file:
-        draft.write_json(TITLES, _titles(pair_id, training))
     for name, graph in content.items():
         draft.write_bytes(name, graph)
     draft.write_json("schema.json", schema.to_json())
@@ -114,17 +110,6 @@ def _graph(trained: Trained, side: Side, sampler: Sampler) -> onnx.ModelProto:
         worst = check_parity(tower, lambda batch: trained.preprocess.encode(side, batch), path, sampler)
     detail(f"{FILES[side]}: torch and onnxruntime differ by at most {worst:.1g}")
     return model
-
-
-def _checked(model: onnx.ModelProto, name: str, features: Sequence[Feature]) -> bytes:
-    """The bytes of a graph that keeps the contract of the files. Raises ExportError if it does not."""
-    check_graph(model, name=name, hashes=any(feature.kind == "hash" for feature in features))
-    content = serialized(model)
-    with tempfile.TemporaryDirectory(prefix="twotower-") as folder:
-        path = Path(folder) / name
-        path.write_bytes(content)
-        survives_empty_batch(path)
-    return content
 
 
 def _loss(
@@ -146,40 +131,6 @@ def _loss(
 
     sizes = {side: len(serialized(light[side])) / len(serialized(full[side])) for side in SIDES}
     return measure(vectors(full), vectors(light), sizes)
-
-
-def _single_file(
-    user: onnx.ModelProto,
-    sessions: Mapping[Side, ort.InferenceSession],
-    samplers: Mapping[Side, Sampler],
-    training: Path,
-    precision: Precision,
-) -> tuple[bytes, dict[str, Any]]:
-    """`retrieve.onnx` and what `schema.json` says of it, found to answer as an exact search does."""
-    table = real.items_table(training)
-    ids = table.column(0).cast("string").to_pylist()
-    vectors = vectors_of(sessions["item"], real.batches(samplers["item"].features, table))
-    features = samplers["user"].features
-    model = retrieve_graph(user, features, ids, vectors, precision=precision)
-    content = _checked(model, SINGLE_FILE, features)
-    history = next((feature for feature in features if feature.kind == "history"), None)
-    people = real.users_table(training, history, limit=CHECKED_USERS)
-    check_retrieve(
-        session_of(content), sessions["user"], ids, stored(vectors, precision), real.batches(features, people), history
-    )
-    return content, {"file": SINGLE_FILE, "items": len(ids), "history_excluded": history is not None}
-
-
-def _titles(pair_id: str, training: Path) -> dict[str, Any]:
-    """The content of `titles.json`: what a page needs to show an answer of `retrieve.onnx`."""
-    table = real.items_table(training)
-    ids = table.column(0).cast("string").to_pylist()
-    return {"pair_id": pair_id, "items": list(map(list, zip(ids, real.titles(training, table), strict=True)))}
-
-
-def vectors_of(session: ort.InferenceSession, batches: list[Batch]) -> Vectors:
-    """The vectors of batches, one below the other."""
-    return np.concatenate([session.run([OUTPUT_NAME], batch)[0] for batch in batches])
 
 
 def sampler_of(preprocess: Preprocess, side: Side) -> Sampler:
@@ -204,9 +155,3 @@ def stamp(models: Mapping[Side, onnx.ModelProto]) -> str:
     for model in models.values():
         onnx.helper.set_model_props(model, {"pair_id": pair_id})
     return pair_id
-
-
-def serialized(model: onnx.ModelProto) -> bytes:
-    """The same bytes for the same graph."""
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content

@@ -176,4 +176,6 @@ def write_training(folder: Path, *, users: int = 40) -> None:
     pairs = [
         (f"u{n}", ITEMS.ids[item]) for n in range(1, users) for item in random.permutation(len(ITEMS.ids))[: n % 12]
     ]
-    pl.DataFrame(pairs, schema=["user", "item"], orient="row").write_parquet(training / "interactions.parquet")
+    pl.DataFrame(pairs, schema=["user", "item"], orient="row").with_columns(
+        value=pl.lit(None, pl.Float32), time=pl.lit(None, pl.Int64), split=pl.lit("train")
+    ).write_parquet(training / "interactions.parquet")

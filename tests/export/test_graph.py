@@ -10,7 +10,7 @@ import pytest
 
 from export.contract import check_graph
 from export.graph import tower_graph
-from export.pair import serialized
+from export.nodes import serialized
 from export.parity import check_parity, session_of
 from retrieval.errors import ExportError
 from retrieval.schema import OUTPUT_NAME, Feature, Side

@@ -13,7 +13,7 @@ from export.parity import session_of
 from retrieval.bundle import Bundle
 from retrieval.errors import QueryError
 from retrieval.records import Batch
-from retrieval.schema import OUTPUT_NAME, SIDES, Feature, Side
+from retrieval.schema import SIDES, Feature, Side
 from retrieval.tower import Tower
 from tests.export.pairs import DIM, FEATURES, ITEMS, WORDS, sampler
 

@@ -1,5 +1,6 @@
 """Fewer bits: how close the vectors stay, that no batch changes them, and that a bad loss is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,13 @@ import pytest
 from export.contract import check_graph, verify_towers
 from export.graph import tower_graph
 from export.loss import measure, refuse_below_floor
-from export.pair import export_towers, serialized
+from export.nodes import serialized
 from export.parity import session_of
 from export.precision import Precision, int8_rows, lighter
 from retrieval.bundle import Bundle
 from retrieval.errors import ExportError
-from retrieval.publish import publishing
 from retrieval.schema import SIDES, Side
-from tests.export.pairs import Pair, make_pair, sampler, write_training
+from tests.export.pairs import Pair, sampler
 
 LIGHT: tuple[Precision, ...] = ("fp16", "int8")
 FARTHEST = {"fp16": 2e-3, "int8": 3e-2}
@@ -78,11 +78,8 @@ def test_loss_of_nothing_is_nothing() -> None:
 
 
 @pytest.mark.parametrize("precision", LIGHT)
-def test_export_measures_itself_on_real_users(tmp_path: Path, precision: Precision) -> None:
-    write_training(tmp_path)
-    with publishing(tmp_path) as draft:
-        export_towers(make_pair(objective="rating"), draft, precision=precision, single_file=True, allow_loss=True)
-    bundle = Bundle.open(tmp_path)
+def test_export_measures_itself_on_real_users(exported: Callable[[Precision], Path], precision: Precision) -> None:
+    bundle = Bundle.open(exported(precision))
     verify_towers(bundle)
     assert bundle.schema.precision == precision
     assert bundle.schema.facts["rating"] == {"low": 1.0, "high": 5.0}

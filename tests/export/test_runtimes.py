@@ -16,8 +16,8 @@ import pytest
 
 from export import real
 from export.golden import to_json
-from export.pair import vectors_of
 from export.parity import TOLERANCE, session_of
+from export.retrieve import vectors_of
 from retrieval.bundle import Bundle
 from retrieval.records import Batch
 from retrieval.schema import SIDES

@@ -9,8 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from export import real
-from export.pair import vectors_of
 from export.parity import session_of
+from export.retrieve import vectors_of
 from export.single_file import retrieve_graph
 from retrieval.bundle import Bundle
 from retrieval.errors import ExportError
