@@ -2,7 +2,8 @@
 
     python benchmarks/ranks.py [--users 1000000] [--items 100000] [--dim 64]
 
-Set OMP_NUM_THREADS=1 for one core. The scores of all users would take users x items x 4 bytes (400 GB by default); a block of them is in memory at a time.
+The scores of all users would take users x items x 4 bytes (400 GB by default); a block of them is in memory at a time.
+Set OMP_NUM_THREADS=1 for one core.
 """
 
 import argparse

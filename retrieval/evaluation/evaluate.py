@@ -14,6 +14,7 @@ import click
 from retrieval.bundle import Bundle
 from retrieval.console import note
 from retrieval.errors import BundleError, TwoTowerError
+from retrieval.evaluation.cold import cold_items, cold_line
 from retrieval.evaluation.deployed import Answers, answer
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
@@ -42,7 +43,8 @@ class Evaluation:
     """Everything that was measured, for the files and the table.
 
     k: the one that judges. epochs: of the training, as its history tells. summary: what the training says of itself.
-    rating: errors of predicted values, where the towers predict them.
+    rating: errors of predicted values, where the towers predict them. cold: how items without training interactions
+    are found, where users went on to choose any.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Evaluation:
     epochs: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
     rating: Mapping[str, Any] | None
+    cold: Mapping[str, Any] | None
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +101,7 @@ class Evaluation:
             },
             "curve": {str(k): round(value, 6) for k, value in curve(self.exact, truth=stage.truth).items()},
             "slices": self.slices(),
+            **({"cold_items": self.cold} if self.cold is not None else {}),
             **({"rating": self.rating} if self.rating is not None else {}),
             "index": {"kind": self.answers.kind, "recall@10_vs_exact": round(self.answers.agreement, 6)},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -224,6 +228,7 @@ def run(
         epochs=epochs,
         summary=summary,
         rating=rating_errors(held, stage, answers, facts.get("rating")),
+        cold=cold_items(held, stage, answers, seed=seed),
         seconds=seconds,
     )
 
@@ -310,6 +315,8 @@ def show(result: Mapping[str, Any], *, path: Path) -> None:
     click.echo(table(result, width=shutil.get_terminal_size((100, 24)).columns))
     if "rating" in result:
         click.echo(f"\n{rating_table(result['rating'])}")
+    if "cold_items" in result:
+        click.echo(f"\n{cold_line(result['cold_items'])}")
     click.echo(f"\n{result['verdict']['sentence']}")
     for name, reason in result["baselines_left_out"].items():
         note(f"left out {name}: {reason}")

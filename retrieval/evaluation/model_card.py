@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from retrieval.evaluation.cold import cold_line
+
 if TYPE_CHECKING:
     from retrieval.evaluation.evaluate import Evaluation
 
@@ -76,6 +78,7 @@ def markdown(judged: "Evaluation", result: Mapping[str, Any]) -> str:
         "",
         *_measured(judged, result),
         "",
+        *_further(result),
         *_slices(judged, result),
         "",
         "## Intended use",
@@ -138,6 +141,19 @@ def _measured(judged: "Evaluation", result: Mapping[str, Any]) -> list[str]:
     lines = _table(("", *columns, "two towers less this"), rows)
     left_out = [f"{name}: {reason}" for name, reason in result["baselines_left_out"].items()]
     return lines + (["", "Left out: " + "; ".join(left_out) + "."] if left_out else [])
+
+
+def _further(result: Mapping[str, Any]) -> list[str]:
+    """Predicted values and new items, where there is something to tell."""
+    lines: list[str] = []
+    if "rating" in result:
+        rating = result["rating"]
+        rows = [(name, errors["rmse"], errors["mae"]) for name, errors in rating["baselines"].items()]
+        own = ("**two towers**", rating["rmse"], rating["mae"])
+        lines += [*_table((f"error on {rating['ratings']:,} values", "RMSE", "MAE"), [own, *rows]), ""]
+    if "cold_items" in result:
+        lines += [cold_line(result["cold_items"]) + ".", ""]
+    return lines
 
 
 def _slices(judged: "Evaluation", result: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.evaluation import charts
 from retrieval.evaluation.charts import Spec
+from retrieval.evaluation.cold import K
 from retrieval.evaluation.examples import Example, Line, examples
 from retrieval.evaluation.item_map import item_map
 from retrieval.evaluation.measure import CLASSES, popularity_class, shown_share
@@ -30,6 +31,7 @@ def html(judged: "Evaluation", result: Mapping[str, Any]) -> str:
         _head(judged, result),
         _scores(judged, result),
         _ratings(result),
+        _cold(result),
         page.pair(_against(judged, page), _recall(judged, page)),
         page.pair(*_slices(judged, result, page)),
         page.pair(_popularity(judged, result, page), _training(judged, page)),
@@ -145,6 +147,24 @@ def _ratings(result: Mapping[str, Any]) -> str:
         "Error of predicted values",
         f"On {rating['ratings']:,} held-out interactions with a value; lower is better.",
         _grid(["", "RMSE", "MAE"], body),
+    )
+
+
+def _cold(result: Mapping[str, Any]) -> str:
+    if "cold_items" not in result:
+        return ""
+    cold = result["cold_items"]
+    recall = cold[f"recall@{K}"]
+    body = [
+        f"<tr{' class=own' if name == charts.MODEL else ''}><td>{escape(name)}</td><td>{interval['value']:.4f}</td>"
+        f"<td>{interval['low']:.4f} – {interval['high']:.4f}</td></tr>"
+        for name, interval in recall.items()
+    ]
+    return _card(
+        "New items",
+        f"The {cold['items']:,} items without training interactions, ranked among themselves for the {cold['users']:,} "
+        "users who went on to choose one; the content-kNN sees the same features.",
+        _grid(["", f"recall@{K}", "95% interval"], body),
     )
 
 
