@@ -48,8 +48,8 @@ def start(pair: Pair, vectors: npt.NDArray[np.float32], items: Inputs) -> None:
     items: the features of the catalogue, as the tower takes them.
     """
     embedding = pair.item_tower.embedding
-    if embedding.id_column is None:
-        return
+    if embedding.id_column is None or pair.item_tower.encoder is not None:
+        return  # an encoder has layers between the id and the vector
     known = vectors.any(axis=1) & (items[embedding.id_column].cpu().numpy() >= FIRST)
     rows = items[embedding.id_column][torch.from_numpy(known)]
     for name, table in zip(embedding.kinds, embedding.embeddings, strict=True):
