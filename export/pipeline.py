@@ -31,7 +31,7 @@ def run_config(
     overrides: Sequence[str] = (),
     resume: bool = False,
     kind: str = "auto",
-    recall: float = 0.95,
+    recall: float | None = None,
     precision: "Precision" = "fp32",
     single_file: bool = False,
     users: bool = True,
@@ -78,7 +78,9 @@ def run_config(
 @click.option("--resume", is_flag=True, help="Go on where the last training of this folder stopped.")
 @click.option("--kind", default="auto", show_default=True, help="Index: auto, flat, ivf, pq or a FAISS factory string.")
 @click.option(
-    "--recall", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True, help="Asked of the index."
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Recall@10 asked of the index. Default: 0.95, exact below 20,000 items.",
 )
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
 @click.option("--single-file", is_flag=True, help="Add retrieve.onnx: user tower, items and top-k in one file.")
