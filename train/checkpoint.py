@@ -42,9 +42,7 @@ def load(folder: Path) -> Trained:
         raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
     config = Config.from_dict(_json(training / CONFIG_NAME), source=str(training / CONFIG_NAME))
     preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
-    state = read(training / BEST_NAME)["state_dict"]
-    kept = "average."  # of the module's two pairs, the one that was validated
-    weights = {name.removeprefix(kept): tensor for name, tensor in state.items() if name.startswith(kept)}
+    weights = read(training / BEST_NAME)["state_dict"]
     trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
     try:
         trained.load_state_dict(weights)
@@ -62,6 +60,15 @@ def load(folder: Path) -> Trained:
         config=config,
         facts=_json(training / SUMMARY_NAME),
     )
+
+
+def strip(path: Path) -> None:
+    """Leave of a checkpoint the weights that were validated, and nothing that differs from run to run."""
+    kept = "average."  # of the module's two pairs
+    state = read(path)["state_dict"]
+    weights = {name.removeprefix(kept): tensor for name, tensor in state.items() if name.startswith(kept)}
+    if weights:  # else it was done before, and a resumed training found nothing better
+        torch.save({"state_dict": weights}, path)
 
 
 def read(path: Path) -> dict[str, Any]:

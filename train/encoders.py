@@ -106,7 +106,7 @@ class Block(nn.Module):
         normed = self.attention_norm(states)
         wanted = states if only_first is None else states[:, :only_first]
         bias = self._bias(wanted.shape[1], states.shape[1], states.device)  # (heads, slots, 1 + k)
-        present = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)  # (batch, 1 + k)
+        present = nn.functional.pad(mask, (1, 0), value=True)  # (batch, 1 + k)
         read = self.attention(normed[:, : wanted.shape[1]], normed, padding=~present, bias=bias)
         wanted = wanted + self.dropout(read)
         out: Tensor = wanted + self.dropout(self.network(self.network_norm(wanted)))

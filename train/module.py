@@ -16,6 +16,7 @@ from train.build import given
 from train.config import Config
 from train.datamodule import DataModule
 from train.pair import Pair
+from train.progress import tell
 
 K = 10  # what validation cuts at
 
@@ -112,10 +113,11 @@ class Module(lightning.LightningModule):
                 "step": self.global_step,
                 "train_loss": loss,
                 **measured,
-                "tau": float(1 / self.pair.scale),
+                "tau": float(1 / self.pair.scale.detach()),
                 "seconds": time.monotonic() - self._started,
             }
         )
+        tell(self.epochs[-1], epochs=self.trainer.max_epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["epochs"] = self.epochs

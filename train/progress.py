@@ -1,6 +1,7 @@
 """What a person sees of a training: a bar an epoch on a terminal, a line an epoch everywhere."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -8,6 +9,12 @@ import pytorch_lightning as lightning
 
 from retrieval import console
 from train.batches import Batch
+
+
+def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
+    """Say what an epoch came to. epoch: a line of `history.jsonl`."""
+    measured = "".join(f"  {name} {epoch[name]:.4f}" for name in epoch if "@" in name or name == "rmse")
+    console.note(f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}{measured}  {epoch['seconds']:.1f} s")
 
 
 class Progress(lightning.Callback):
@@ -34,14 +41,11 @@ class Progress(lightning.Callback):
         if self._bar is not None:
             self._bar.update(int(batch.fresh.sum()))
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
         self._close()
-        last: dict[str, Any] = module.epochs[-1]  # type: ignore[index, assignment]
-        measured = "".join(f"  {name} {last[name]:.4f}" for name in last if "@" in name)
-        console.note(
-            f"epoch {last['epoch']}/{trainer.max_epochs}  loss {last['train_loss']:.4f}{measured}"
-            f"  {last['seconds']:.1f} s"
-        )
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self._close()
 
     def on_exception(
         self,
