@@ -43,7 +43,7 @@ export class Tower {
    * @param {UserOrItem[]} records
    * @returns {Promise<Float32Array[]>}
    */
-  embed(records) {
+  async embed(records) {
     return this.embedColumns(columnsOf(this.inputs, records), records.length);
   }
 
