@@ -32,7 +32,7 @@ class Dataset:
     """Prepared data.
 
     config: as it was read, with the length of the history filled in.
-    users, items: row i is user or item row i; the id column first, the title next, the features, all other columns.
+    users, items: row i is user or item row i; the id column first, the title next, then in the order of the file.
     interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
         dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
     duplicates: earlier interactions of a pair that were dropped.
@@ -234,7 +234,7 @@ def _entities(config: Config, side: Side, *, seen: pl.Series) -> pl.DataFrame:
 
 
 def _columns(table: Table, config: Config, side: Side, key: str, features: Sequence[Feature]) -> pl.DataFrame:
-    """A table of users or items with its columns typed: id, features, then the rest as it is."""
+    """A table of users or items with its columns typed: the id, the title, then the others in their order."""
     data = config.data
     own = (data.users_id if side == "user" else data.items_id) or key
     what = f"data.{side}" if own == key else f"data.{side}s_id"
@@ -250,7 +250,7 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
     if title is not None and title != key:
         if title not in table.columns:
             raise DataError(f'{table.path}: no column "{title}" (data.title){nearest(title, table.columns)}')
-        columns[title] = _other(table.typed(title))  # first of what is shown; a feature may yet take its place
+        columns[title] = _other(table.typed(title))
     for feature in features:
         if feature.name == key:
             continue
@@ -264,7 +264,9 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
     for other in table.columns:
         if other not in columns and other not in (own, history):
             columns[other] = _other(table.typed(other))
-    frame = pl.DataFrame(list(columns.values()))
+    first = [key, *([title] if title is not None and title != key else [])]
+    rest = [name for name in table.columns if name in columns and name not in first]
+    frame = pl.DataFrame([columns[name] for name in [*first, *rest]])
     if names.null_count():
         note(f"{table.path}: {names.null_count():,} rows have no {side} id; they are left out")
         frame = frame.filter(names.is_not_null())

@@ -71,10 +71,10 @@ def user_features(ratings: pl.DataFrame, films: pl.DataFrame) -> pl.DataFrame:
 
 
 def item_features(ratings: pl.DataFrame, films: pl.DataFrame) -> pl.DataFrame:
-    """Per film: title, year, average rating (null without one), genres, a flag per genre."""
+    """Per film: title, average rating (null without one), genres, year, a flag per genre."""
     averages = ratings.group_by("item_id").agg(pl.col("rating").mean().alias("average"))
     return films.join(averages, on="item_id", how="left", maintain_order="left").select(
-        "item_id", "title", "year", "average", "genres", *_flags(pl.col("genres"))
+        "item_id", "title", "average", "genres", "year", *_flags(pl.col("genres"))
     )
 
 
@@ -110,7 +110,7 @@ def leaking(ratings: pl.DataFrame, films: pl.DataFrame) -> Folder:
     split_up = split_up.with_columns(item_id=pl.format("{}:{}", "film", "genre"), genres=pl.concat_list("genres"))
     averages = item_features(ratings, films).select(pl.col("item_id").alias("film"), "average")
     items = split_up.join(averages, on="film", maintain_order="left").select(
-        "item_id", "film", "title", "year", "average", "genres", *_flags(pl.col("genres"))
+        "item_id", "title", "average", "genres", "year", "film", *_flags(pl.col("genres"))
     )
     rows = ratings.rename({"item_id": "film"}).join(items.select("film", "item_id"), on="film", maintain_order="left")
     rows = rows.select("user_id", "item_id", "rating", "timestamp")
