@@ -15,9 +15,18 @@ import click
 )
 @click.option("-k", "ks", metavar="K,K", default="5,10,20", show_default=True, help="Lengths of list to measure at.")
 @click.option("--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="For tuning each baseline.")
+@click.option("--users", metavar="N", type=click.IntRange(min=0), help="The most users to judge; 0 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything measured as JSON.")
 @click.option("--no-report", is_flag=True, help="Write metrics.json and MODEL_CARD.md only.")
-def evaluate(path: Path, baselines: str | None, ks: str, budget: float | None, as_json: bool, no_report: bool) -> None:
+def evaluate(
+    path: Path,
+    baselines: str | None,
+    ks: str,
+    budget: float | None,
+    users: int | None,
+    as_json: bool,
+    no_report: bool,
+) -> None:
     """Judge a bundle on the interactions its training held out, beside tuned baselines.
 
     Users go through user_tower.onnx and the index as a query does; the whole catalogue is ranked, less what a user is
@@ -26,8 +35,8 @@ def evaluate(path: Path, baselines: str | None, ks: str, budget: float | None, a
     Example: twotower evaluate artifacts/demo --baselines all
     """
     # Imported here, so that `--help` is quick.
+    from retrieval.evaluation.evaluate import USERS, show
     from retrieval.evaluation.evaluate import evaluate as judge
-    from retrieval.evaluation.evaluate import show
     from retrieval.evaluation.rivals import BUDGET_S
 
     try:
@@ -41,6 +50,7 @@ def evaluate(path: Path, baselines: str | None, ks: str, budget: float | None, a
         path,
         baselines=names,
         k=lengths,
+        users=USERS if users is None else users or None,
         budget_s=BUDGET_S if budget is None else budget,
         report=not no_report,
     )

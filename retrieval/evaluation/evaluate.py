@@ -35,6 +35,7 @@ from retrieval.publish import publishing
 
 TRAINING: Final = "training"
 KS: Final = (5, 10, 20)
+USERS: Final = 50_000  # judged; further users would narrow the intervals by little
 PAIRED: Final = ("recall", "ndcg")
 
 
@@ -51,6 +52,7 @@ class Evaluation:
     pair_id: str
     held: HeldOut
     stage: Stage
+    users_held_out: int
     answers: Answers
     model: Measured
     exact: Measured
@@ -73,6 +75,7 @@ class Evaluation:
         return {
             "split": {"kind": held.split_kind, "stage": stage.name, "interactions": held.counts()},
             "users": len(stage.rows),
+            "users_held_out": self.users_held_out,
             "items": held.item_count,
             "pair_id": self.pair_id,
             "k": list(self.ks),
@@ -138,6 +141,7 @@ def evaluate(
     *,
     baselines: Sequence[str] | None = None,
     k: Sequence[int] = KS,
+    users: int | None = USERS,
     budget_s: float = BUDGET_S,
     report: bool = True,
     seed: int = 0,
@@ -145,11 +149,12 @@ def evaluate(
     """Judge a bundle on what its training held out; print the table, publish what was measured.
 
     path: of the bundle, with its training folder. baselines: names, "all", "none"; None for those that take seconds.
-    budget_s: for tuning one baseline. report: whether to write report.html too.
+    users: the most to be judged, drawn at random; None for all. budget_s: for tuning one baseline.
+    report: whether to write report.html too.
     Writes metrics.json, MODEL_CARD.md and report.html as one generation. Returns what metrics.json says.
     Raises BundleError if there is nothing to judge or to judge by, TwoTowerError on an unknown baseline.
     """
-    judged = run(path, baselines=baselines, k=k, budget_s=budget_s, seed=seed)
+    judged = run(path, baselines=baselines, k=k, users=users, budget_s=budget_s, seed=seed)
     begin = time.perf_counter()
     result = judged.to_json()
     with publishing(path) as draft:
@@ -175,6 +180,7 @@ def run(
     *,
     baselines: Sequence[str] | None = None,
     k: Sequence[int] = KS,
+    users: int | None = USERS,
     budget_s: float = BUDGET_S,
     seed: int = 0,
 ) -> Evaluation:
@@ -192,7 +198,10 @@ def run(
                 f"{path}: was trained on everything (--refit), so nothing is held out to judge it by; "
                 "evaluate the training that it was refitted from"
             )
-        stage = held.best_stage()
+        stage = whole = held.best_stage()
+        if users is not None and users < len(whole.rows):
+            stage = whole.sample(users, seed=seed)
+            note(f"{users:,} of {len(whole.rows):,} held-out users are judged, drawn at random (--users)")
         seconds = {"read": time.perf_counter() - begin}
         answers = answer(bundle, held, stage, k=max(ks))
         pair_id, facts = bundle.pair_id, bundle.schema.facts
@@ -216,6 +225,7 @@ def run(
         pair_id=pair_id,
         held=held,
         stage=stage,
+        users_held_out=len(whole.rows),
         answers=answers,
         model=model,
         exact=measured(Ranking(answers.exact, answers.deployed.lists)),

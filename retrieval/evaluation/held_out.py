@@ -40,6 +40,13 @@ class Stage(NamedTuple):
     truth: CSR
     seen: CSR
 
+    def sample(self, count: int, *, seed: int) -> "Stage":
+        """At most `count` of the users, drawn at random."""
+        if count >= len(self.rows):
+            return self
+        kept = np.sort(np.random.default_rng(seed).choice(len(self.rows), count, replace=False))
+        return Stage(self.name, self.rows[kept], self.histories.take(kept), self.truth.take(kept), self.seen.take(kept))
+
 
 @dataclass(frozen=True)
 class HeldOut:

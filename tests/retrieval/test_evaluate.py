@@ -127,6 +127,33 @@ def test_json_goes_to_stdout(judged: Path) -> None:
     assert "no baseline was asked for" in alone.stdout
 
 
+def test_some_of_many_users(judged: Path) -> None:
+    done = CliRunner().invoke(command, [str(judged), "--json", "--users", "7", "--baselines", "none", "--no-report"])
+    told = json.loads(done.stdout)
+    assert told["users"] == 7
+    assert told["users_held_out"] == 30
+    assert "7 of 30 held-out users are judged" in done.stderr
+    everybody = CliRunner().invoke(
+        command, [str(judged), "--json", "--users", "0", "--baselines", "none", "--no-report"]
+    )
+    assert json.loads(everybody.stdout)["users"] == 30
+
+
+@pytest.mark.parametrize(("items", "users"), [(5, 8), (40, 1), (3, 2)])
+def test_little_data(tmp_path: Path, items: int, users: int) -> None:
+    """Fewer items than k, one user to judge: a result, whatever it is worth."""
+    folder = tmp_path / "bundle"
+    write_tiny(folder, items=items)
+    rows: list[Row] = []
+    for user in range(users):
+        rows += [(f"u{user}", f"i{(user + place) % items}", ("train", "test")[place], 5) for place in range(2)]
+    write_training(folder / "training", rows, items=items, users=users)
+    result = evaluate(folder, baselines=["all"])
+    assert result["users"] == users
+    assert 0 <= result["metrics"]["ndcg@20"] <= 1
+    assert Path(folder / "report.html").stat().st_size > 100_000
+
+
 def test_usage(judged: Path) -> None:
     for ks in ("x", "0,5"):
         assert CliRunner().invoke(command, [str(judged), "-k", ks]).exit_code == 2
