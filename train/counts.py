@@ -6,13 +6,16 @@ from scipy import sparse
 from train.batches import Histories
 
 FADE = 0.9  # a pair one place further apart counts so much of what it did
-POPULARITY = 0.5  # power of each item's frequency that a count is divided by
 
 
-def follows(histories: Histories, *, catalogue: int, window: int) -> sparse.csr_array:
-    """How strongly two items stand together: (catalogue, catalogue) float32, symmetric.
+def follows(
+    histories: Histories, *, catalogue: int, window: int, both: bool, read: float = 0.5, found: float = 0.5
+) -> sparse.csr_array:
+    """How strongly item j is expected after item i: (catalogue, catalogue) float32.
 
-    window: pairs up to so many places apart count, FADE^(gap - 1) each; divided by (users(i) users(j))^POPULARITY.
+    window: pairs up to so many places apart count, FADE^(gap - 1) each.
+    both: what came before counts as what came after, so that the matrix is symmetric where `read` equals `found`.
+    read, found: powers of the frequency of i and of j that a count is divided by.
     """
     owner = np.repeat(np.arange(len(histories.users)), histories.lengths)
     total = sparse.csr_array((catalogue, catalogue), dtype=np.float32)
@@ -21,6 +24,8 @@ def follows(histories: Histories, *, catalogue: int, window: int) -> sparse.csr_
         pairs = (histories.items[same], histories.items[same + gap])
         weight = np.full(len(same), FADE ** (gap - 1), np.float32)
         total = total + sparse.coo_array((weight, pairs), shape=(catalogue, catalogue)).tocsr()
+    if both:
+        total = total + total.T
     counts = np.maximum(np.bincount(histories.items, minlength=catalogue), 1).astype(np.float32)
-    scale = sparse.diags_array(counts**-POPULARITY)
-    return sparse.csr_array(scale @ (total + total.T) @ scale, dtype=np.float32)
+    scaled = sparse.diags_array(counts**-read) @ total @ sparse.diags_array(counts**-found)
+    return sparse.csr_array(scaled, dtype=np.float32)

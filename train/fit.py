@@ -27,9 +27,12 @@ from train.datamodule import DataModule
 from train.dataset import Dataset, prepare
 from train.module import Module
 from train.progress import Progress
+from train.teacher import POPULARITY, Teacher
 
 WORK_NAME: Final = ".training-work"  # beside the published folder, until the training is whole
 OLD_NAME: Final = ".training-old"
+WINDOW: Final = 10  # places apart that items are counted together
+WINDOW_UNORDERED: Final = 30
 RESUME_NAME: Final = "resume.json"  # what a training must agree in to be gone on with
 Monitored = tuple[str, Literal["min", "max"]]
 
@@ -73,8 +76,12 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
     frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
     pair = build.pair(config, dataset.preprocess, frequency=frequency)
     last = work / checkpoint.LAST_NAME
+    catalogue, window = dataset.items.height, WINDOW if ordered else WINDOW_UNORDERED
+    if train.teaching:
+        expected = follows(data.histories, catalogue=catalogue, window=window, both=not ordered, found=POPULARITY)
+        pair.teacher = Teacher(expected)
     if train.start == "spectral" and not last.exists():
-        counts = follows(data.histories, catalogue=dataset.items.height, window=10 if ordered else 30)
+        counts = follows(data.histories, catalogue=catalogue, window=window, both=True)
         generator = np.random.default_rng(train.seed)
         vectors = initial.spectral(counts, dim=build.given(config.model.dim), generator=generator)
         initial.start(pair, vectors, data.items)

@@ -88,6 +88,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
             candidates=train.candidates or _between(64, facts.items // 2, 1024),
             temperature=train.temperature or 0.07,
+            teaching=_teaching(train) if train.teaching is None else train.teaching,
             start=train.start or "spectral",
             averaging=train.averaging or 2.0 * steps,
             id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
@@ -97,3 +98,8 @@ def resolve(config: Config, facts: Statistics) -> Config:
 
 def _between(low: int, value: int, high: int) -> int:
     return max(low, min(value, high))
+
+
+def _teaching(train: configs.Train) -> float:
+    """Ratings say what was thought of an item, not what follows it."""
+    return 0.0 if train.objective == "rating" else 0.3

@@ -5,48 +5,16 @@ histories, says more. The pair is drawn to items sampled from it as well as to t
 arXiv 1503.02531, with the teacher's distribution sampled, so that it costs no more than a second target).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
 
 from retrieval.vocabulary import FIRST
-from train.batches import Histories
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherOptions:
-    """window: places ahead that count, fade^(gap - 1) each; both: count what came before as what came after.
-
-    own, other: exponents of the popularity that divides a count, of the item read and of the item found.
-    decay, last: how the newest `last` items of a history are weighted, decay^age.
-    """
-
-    window: int = 10
-    fade: float = 0.9
-    both: bool = False
-    own: float = 0.5
-    other: float = 0.2
-    decay: float = 0.7
-    last: int = 10
-
-
-def follows(histories: Histories, *, catalogue: int, options: TeacherOptions) -> sparse.csr_array:
-    """How strongly item j is expected after item i: (catalogue, catalogue) float32."""
-    owner = np.repeat(np.arange(len(histories.users)), histories.lengths)
-    total = sparse.csr_array((catalogue, catalogue), dtype=np.float32)
-    for gap in range(1, options.window + 1):
-        same = np.flatnonzero(owner[gap:] == owner[:-gap])
-        pairs = (histories.items[same], histories.items[same + gap])
-        weight = np.full(len(same), options.fade ** (gap - 1), np.float32)
-        total = total + sparse.coo_array((weight, pairs), shape=(catalogue, catalogue)).tocsr()
-    if options.both:
-        total = total + total.T
-    counts = np.maximum(np.bincount(histories.items, minlength=catalogue), 1).astype(np.float32)
-    scaled = sparse.diags_array(counts**-options.own) @ total @ sparse.diags_array(counts**-options.other)
-    return sparse.csr_array(scaled, dtype=np.float32)
+DECAY = 0.7  # an item one place older counts so much of what it did
+LAST = 10  # how many of the newest items are looked at
+POPULARITY = 0.2  # power of the frequency of what is found that a count is divided by
 
 
 class Teacher(nn.Module):
@@ -58,9 +26,9 @@ class Teacher(nn.Module):
     mass: Tensor
     frequency: Tensor
 
-    def __init__(self, matrix: sparse.csr_array, options: TeacherOptions) -> None:
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        """matrix: (items, items), how strongly the column is expected after the row; not negative."""
         super().__init__()
-        self.options = options
         running = np.append(0.0, np.cumsum(matrix.data, dtype=np.float64))
         starts = matrix.indptr.astype(np.int64)
         mass = np.append([0.0, 0.0], np.diff(running[starts])).astype(np.float32)  # by row of the vocabulary
@@ -83,9 +51,9 @@ class Teacher(nn.Module):
         slot k > 0 an item expected after item k and those before it; 0 where nothing is.
         """
         batch, width = rows.shape
-        reach = min(self.options.last, width)
+        reach = min(LAST, width)
         older = nn.functional.pad(rows, (0, reach)).unfold(1, reach, 1)[:, :width]  # (batch, width, reach)
-        decay = self.options.decay ** torch.arange(reach, device=rows.device)
+        decay = DECAY ** torch.arange(reach, device=rows.device)
         weight = (self.mass[older] * decay).cumsum(dim=-1)  # (batch, width, reach)
         total = weight[..., -1:]
         at = (weight < torch.rand(batch, width, 1, device=rows.device) * total).sum(dim=-1, keepdim=True)
