@@ -46,7 +46,7 @@ def recall_against_k(judged: "Evaluation") -> Spec:
     curves |= {name: curve(rival.measured, truth=judged.stage.truth) for name, rival in judged.rivals.items()}
     rows = [{"model": name, "k": k, "recall": value} for name, points in curves.items() for k, value in points.items()]
     chart = (
-        alt.Chart(_values(rows), height=300)
+        alt.Chart(_values(rows), height=480)
         .mark_line(point=alt.OverlayMarkDef(size=28), strokeWidth=2.5)
         .encode(
             x=alt.X("k:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100])),

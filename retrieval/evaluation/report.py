@@ -32,9 +32,9 @@ def html(judged: "Evaluation", result: Mapping[str, Any]) -> str:
         _scores(judged, result),
         _ratings(result),
         _cold(result),
-        page.pair(_against(judged, page), _recall(judged, page)),
+        page.pair(_against(judged, page), _popularity(judged, result, page)),
         page.pair(*_slices(judged, result, page)),
-        page.pair(_popularity(judged, result, page), _training(judged, page)),
+        page.pair(_recall(judged, page), _training(judged, page)),
         _map(judged, page),
         _users(judged),
         _how(judged, result),
@@ -82,6 +82,9 @@ def _card(title: str, note: str, content: str) -> str:
 
 def _head(judged: "Evaluation", result: Mapping[str, Any]) -> str:
     outcome = judged.verdict.outcome
+    said, colon, numbers = judged.verdict.sentence.rpartition(": ")
+    if not colon:
+        said, numbers = numbers, ""
     facts = {
         "users judged": f"{result['users']:,}",
         "items": f"{result['items']:,}",
@@ -98,7 +101,7 @@ def _head(judged: "Evaluation", result: Mapping[str, Any]) -> str:
     return (
         f"<header><h1>{escape(judged.path.name)} · {escape(str(result['created'])[:10])}</h1>"
         f'<span class="badge {outcome}">{BADGES[outcome]}</span>'
-        f'<p class="verdict">{escape(judged.verdict.sentence)}</p></header>'
+        f'<p class="verdict">{escape(said)}</p><p class="soft">{escape(numbers)}</p></header>'
         f'<div class="facts">{shown}</div>{tries}'
     )
 
