@@ -79,7 +79,8 @@ class Catalog:
 
     def rows(self, wanted: Iterable[str]) -> Rows:
         """Rows of those ids that are there, in their order: (r,) int64, r at most the number of ids."""
-        found = [row for row in map(self.row, wanted) if row is not None]
+        is_plain = self._added is None and len(self.removed) == 0
+        found = [row for row in map(self._base.row if is_plain else self.row, wanted) if row is not None]
         return np.array(found, dtype=np.int64)
 
     def where(self, text: str) -> Mask:

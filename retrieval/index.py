@@ -5,6 +5,8 @@ Filtered search never asks FAISS for more than k and drops what does not pass: w
 geometry that loses most results. It looks only at what passes: all of it if that is little, else through a bitmap.
 """
 
+import math
+import operator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,7 @@ Mask = npt.NDArray[np.bool_]
 FEW_KEPT: Final = 5_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
 MANY_EXCLUDED: Final = 1_000  # beyond, a query's exclusions become a bitmap instead of further candidates
 WIDEST: Final = 4_096  # candidates beyond which exact search is no dearer
+PARAMETERS_KEPT: Final = 256
 ADD_BLOCK: Final = 65_536
 
 
@@ -65,6 +68,11 @@ class Selection:
     @cached_property
     def added_mask(self) -> Mask | None:
         return None if self.mask is None else self.mask[len(self._base) :]
+
+    @cached_property
+    def parameters(self) -> dict[tuple[Effort, float], Any]:
+        """What FAISS takes for searches among these rows: made once, since making takes longer than a search."""
+        return {}
 
     @cached_property
     def selector(self) -> Any:
@@ -202,7 +210,9 @@ class Index:
         if k < 1:
             raise QueryError(f"k is {k}; it must be at least 1")
         among = self._all if among is None else among
-        hidden = 0 if exclude is None else int(exclude.lengths.max(initial=0))
+        hidden = (
+            0 if exclude is None else int(exclude.lengths.max(initial=0)) if len(queries) > 1 else len(exclude.indices)
+        )
         if len(queries) == 0 or among.count == 0:
             return self._nothing(len(queries), k)
         if among.mask is not None and among.count <= FEW_KEPT:
@@ -212,7 +222,10 @@ class Index:
         if hidden > MANY_EXCLUDED:
             assert exclude is not None
             return self._search_each(queries, k, among, exclude, effort)
-        return self._search_structure(queries, k, among, exclude, effort or self.effort, k + hidden + 1)
+        candidates = min(k + hidden + 1, len(self.base))
+        if len(queries) == 1:
+            return self._search_one(queries, k, among, exclude, effort or self.effort, candidates)
+        return self._search_structure(queries, k, among, exclude, effort or self.effort, candidates)
 
     def _nothing(self, queries: int, k: int) -> tuple[Rows, Scores]:
         return np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), -np.inf, dtype=np.float32)
@@ -252,6 +265,37 @@ class Index:
             rows[query], scores[query] = own[0][0], own[1][0]
         return rows, scores
 
+    def _search_one(
+        self, query: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
+    ) -> tuple[Rows, Scores]:
+        """As `_search_structure` for one query (1, d), in plain Python: array operations cost more than they save."""
+        scores = np.empty((1, candidates), dtype=np.float32)
+        rows = np.empty((1, candidates), dtype=np.int64)
+        pointer = faiss.swig_ptr
+        self.structure.search_c(
+            1,
+            pointer(query),
+            candidates,
+            pointer(scores),
+            pointer(rows),
+            self._parameters(k, candidates, among, effort),
+        )
+        reached = scores[0].tolist()
+        is_whole = candidates == len(self.base)
+        if exclude is None and not is_whole and all(map(operator.gt, reached[:k], reached[1 : k + 1])):
+            answer, answer_scores = rows[:, :k], scores[:, :k]
+        else:
+            hidden = {-1} if exclude is None else {-1, *exclude.indices.tolist()}
+            found = [(-score, row) for score, row in zip(reached, rows[0].tolist(), strict=True) if row not in hidden]
+            if not is_whole and (len(found) <= k or found[k - 1][0] >= -reached[-1]):
+                return self._search_all(query, k, among, exclude)  # short, or cut off between equals
+            found.sort()
+            missing = [(math.inf, -1)] * (k - len(found))
+            answer_scores, answer = _columns([*found[:k], *missing])
+        if len(self.added) == 0:
+            return answer, answer_scores
+        return self._with_added(query, answer, answer_scores, k, among, self._split(exclude)[1])
+
     def _search_structure(
         self,
         queries: Vectors,
@@ -263,7 +307,6 @@ class Index:
     ) -> tuple[Rows, Scores]:
         """By the structure; exactly where its answer is short or cut off between equals."""
         base_list, added_list = self._split(exclude)
-        candidates = min(candidates, len(self.base))
         scores, rows = self.structure.search(queries, candidates, params=self._parameters(k, candidates, among, effort))
         lowest = scores[:, -1]
         if base_list is not None:
@@ -274,8 +317,9 @@ class Index:
             rows, scores = rows[:, :k], scores[:, :k]
         if candidates < len(self.base):
             # Strictly: what scores like the k-th may be beyond the candidates.
-            again = np.flatnonzero((lowest >= scores[:, -1]) | (rows[:, -1] < 0))
-            if len(again):
+            cut = (lowest >= scores[:, -1]) | (rows[:, -1] < 0)
+            if cut.any():
+                again = np.flatnonzero(cut)
                 rows, scores = rows.copy(), scores.copy()
                 own = None if base_list is None else base_list.take(again)
                 rows[again], scores[again] = exact.top_k(
@@ -286,15 +330,19 @@ class Index:
     def _parameters(self, k: int, candidates: int, among: Selection, effort: Effort) -> Any:
         if self.kind.is_flat:
             return None
-        selector = among.selector
-        if selector is not None and effort.probes is not None:
-            effort = Effort(
-                probes=min(effort.probes * _probes_for(among.share), lists_of(self.structure) or 1),
-                factor=effort.factor,
-            )
         # The factor is per item wanted; what is excluded needs no rivals of its own.
         factor = max(1.0, (effort.factor * k + candidates - k) / candidates)
-        return search_parameters(self.structure, effort, factor=factor, selector=selector)
+        made = among.parameters.get((effort, factor))
+        if made is None:
+            wider = effort
+            if among.selector is not None and effort.probes is not None:
+                lists = lists_of(self.structure) or 1
+                wider = Effort(probes=min(effort.probes * _probes_for(among.share), lists), factor=effort.factor)
+            if len(among.parameters) >= PARAMETERS_KEPT:
+                among.parameters.clear()
+            made = search_parameters(self.structure, wider, factor=factor, selector=among.selector)
+            among.parameters[effort, factor] = made
+        return made
 
     def _split(self, exclude: CSR | None) -> tuple[CSR | None, CSR | None]:
         """Excluded rows of the base, and of what was added (counted from its own start)."""
@@ -315,6 +363,12 @@ class Index:
         return exact.best_first(
             np.concatenate([rows, late], axis=1), np.concatenate([scores, late_scores], axis=1), k=k
         )
+
+
+def _columns(found: list[tuple[float, int]]) -> tuple[Scores, Rows]:
+    """Pairs of a negated score and a row as arrays (1, k) each."""
+    scores = np.array([[-score for score, _ in found]], dtype=np.float32)
+    return scores, np.array([[row for _, row in found]], dtype=np.int64)
 
 
 def _probes_for(share: float) -> int:

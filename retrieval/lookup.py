@@ -49,6 +49,7 @@ class Lookup:
         self._ids = self._buffer[place : place + id_bytes]
         self._records = self._buffer[place + id_bytes :]
         self._rows: dict[str, int] | None = None
+        self._all: list[str] | None = None
         self._asked = 0
 
     @classmethod
@@ -64,10 +65,14 @@ class Lookup:
 
     def id(self, row: int) -> str:
         """The id at a row, 0 <= row < len."""
+        if self._all is not None:
+            return self._all[row]
         return str(self._ids[self._id_ends[row] : self._id_ends[row + 1]], "utf-8")
 
     def ids(self) -> list[str]:
         """All ids by row."""
+        if self._all is not None:
+            return self._all
         whole, ends = bytes(self._ids), self._id_ends.tolist()
         return [whole[start:end].decode() for start, end in itertools.pairwise(ends)]
 
@@ -83,7 +88,8 @@ class Lookup:
             self._asked += 1
             if self._asked <= FEW and self._count > SMALL:
                 return self._bisect(wanted)
-            rows = self._rows = {name: row for row, name in enumerate(self.ids())}
+            self._all = self.ids()
+            rows = self._rows = {name: row for row, name in enumerate(self._all)}
         return rows.get(wanted)
 
     def rows(self, wanted: Sequence[str]) -> list[int | None]:

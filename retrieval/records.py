@@ -82,6 +82,8 @@ def _column(feature: Feature, records: Sequence[Record]) -> npt.NDArray[Any]:
 
 def pad(lists: Sequence[Sequence[str]]) -> npt.NDArray[np.object_]:
     """Lists of text as one object array (n, L), "" after each end; L is the longest length."""
+    if len(lists) == 1:
+        return np.array([list(lists[0])], dtype=object).reshape(1, -1)
     width = max(map(len, lists), default=0)
     padded = np.full((len(lists), width), "", dtype=object)
     for row, values in enumerate(lists):
@@ -121,7 +123,18 @@ def _texts(feature: Feature, value: Any) -> list[str]:
         value = value.split(feature.separator) if feature.separator else [value]
     if not isinstance(value, (Sequence, np.ndarray)):
         raise TypeError(f"expected a list of text, found {type(value).__name__}")
+    if isinstance(value, list) and _is_plain(value):
+        return value
     return [_text(feature, entry) for entry in value]
+
+
+def _is_plain(values: list[Any]) -> bool:
+    """Whether all are text that needs no second look, found out in one go: a history is the longest part of a query."""
+    try:
+        whole = "".join(values)
+    except TypeError:
+        return False
+    return whole.isascii() and "\0" not in whole
 
 
 def _vector(feature: Feature, value: Any) -> list[float]:

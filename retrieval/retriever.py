@@ -304,15 +304,10 @@ class Retriever:
 
     def _rows(self, ids: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Rows of ids, and the ids that have none."""
-        found: list[int] = []
-        unknown: list[str] = []
-        for name in ids:
-            row = self.catalog.row(name)
-            if row is None:
-                unknown.append(name)
-            else:
-                found.append(row)
-        return np.array(found, dtype=np.int64), unknown
+        found = self.catalog.rows(ids)
+        if len(found) == len(ids):
+            return found, []
+        return found, [name for name in ids if self.catalog.row(name) is None]
 
     def _known_user(self, user: str) -> dict[str, Any] | None:
         """The record of a user of the data."""
