@@ -8,13 +8,13 @@ import numpy.typing as npt
 
 from retrieval import csr, metrics
 from retrieval.csr import CSR
-from retrieval.evaluation.content import content, content_scores
+from retrieval.evaluation.baselines.base import scorer
+from retrieval.evaluation.content import ContentKNN, content
 from retrieval.evaluation.deployed import Answers
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
 
 K: Final = 20
-DECAYS: Final = (1.0, 0.9, 0.8, 0.6)
 LEAST_TRUTHS: Final = 20  # fewer say nothing
 
 
@@ -36,16 +36,11 @@ def cold_items(held: HeldOut, stage: Stage, answers: Answers, *, seed: int = 0) 
     measures = {"two towers": metrics.recall(own, truth, k=K)}
     matrix = content(held)
     if matrix is not None:
+        model = ContentKNN(matrix, cold)
         tried = {}
-        for decay in DECAYS:
-            ranks = metrics.rank_all(
-                lambda first, last, decay=decay: content_scores(  # type: ignore[misc]
-                    matrix, histories.block(first, last), cold, decay=decay
-                ),
-                items=len(cold),
-                truth=truth,
-                seen=seen,
-            ).ranks
+        for decay in model.choices["decay"]:
+            score = scorer(model, histories, {"decay": decay})
+            ranks = metrics.rank_all(score, items=len(cold), truth=truth, seen=seen).ranks
             tried[decay] = metrics.recall(ranks, truth, k=K)
         measures["content-knn"] = max(tried.values(), key=lambda values: float(values.mean()))
     left = np.maximum(len(cold) - seen.lengths, 1)

@@ -1,13 +1,13 @@
 """What items are made of: their features as one sparse matrix, for a nearest-neighbour that needs no interactions."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from retrieval.csr import CSR
-from retrieval.evaluation.baselines.base import Scores, product, recency_weights
+from retrieval.csr import CSR, Rows
+from retrieval.evaluation.baselines.base import Choices, Scores, Settings, Training, product, recency_weights
 from retrieval.evaluation.held_out import HeldOut
 
 CLIP = 3.0  # standard deviations beyond which a number says no more
@@ -67,7 +67,22 @@ def _unit(matrix: Any) -> Any:
     return sparse.csr_array(sparse.diags_array(scale) @ matrix, dtype=np.float32)
 
 
-def content_scores(matrix: Any, histories: CSR, among: npt.NDArray[np.int64], *, decay: float) -> Scores:
-    """Cosine of the items `among` with each user's history, an item of it counting decay^age: (users, among)."""
-    profile = recency_weights(histories, items=matrix.shape[0], decay=decay) @ matrix
-    return product(profile, matrix[among].T.tocsr())
+class ContentKNN:
+    """Score of an item: the sum of its cosines with the history's items, one of age a counting decay^a.
+
+    matrix: as `content` makes it. among: the rows of the items to score.
+    """
+
+    choices: ClassVar[Choices] = {"decay": (1.0, 0.9, 0.8, 0.6)}
+
+    def __init__(self, matrix: Any, among: Rows) -> None:
+        self._matrix = matrix
+        self._among = matrix[among].T.tocsr()
+
+    def fit(self, training: Training) -> None:
+        """Nothing to learn: items are what their features say."""
+
+    def score(self, histories: CSR, settings: Settings) -> Scores:
+        """Scores of the items `among`: (users, among)."""
+        weights = recency_weights(histories, items=self._matrix.shape[0], decay=settings["decay"])
+        return product(weights @ self._matrix, self._among)

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from retrieval.console import detail, note
 from retrieval.evaluation import baselines as catalogue
-from retrieval.evaluation.baselines.base import Settings
+from retrieval.evaluation.baselines.base import Settings, scorer
 from retrieval.evaluation.baselines.tuning import Tuned, tune
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.measure import Measured, measure
@@ -66,9 +66,7 @@ def compete(
             if tuned.stopped:
                 note(f"baseline {name}: settings were searched for {budget_s:g} s, not all were tried")
         ranking = rank_all(
-            lambda first, last, model=model, settings=settings: model.score(  # type: ignore[misc]
-                stage.histories.block(first, last), settings
-            ),
+            scorer(model, stage.histories, settings),
             items=held.item_count,
             truth=stage.truth,
             seen=stage.seen,

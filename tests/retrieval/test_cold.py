@@ -7,7 +7,7 @@ import pytest
 
 from retrieval import csr
 from retrieval.evaluation.cold import cold_items, cold_line
-from retrieval.evaluation.content import content, content_scores
+from retrieval.evaluation.content import ContentKNN, content
 from retrieval.evaluation.evaluate import run
 from retrieval.evaluation.held_out import HeldOut
 from tests.prepared import CONFIG, Row, write_training
@@ -72,7 +72,8 @@ def test_content_on_paper(tmp_path: Path) -> None:
     # Tags: even (6 of 12) or odd (6), third (0, 3, 6, 9).
     weights = np.array([np.log(2), np.log(3)])
     both = weights / np.linalg.norm(weights)
-    scores = content_scores(matrix, csr.from_lists([[2], [2, 0]]), np.array([0, 1, 4]), decay=0.5)
+    model = ContentKNN(matrix, np.array([0, 1, 4]))
+    scores = model.score(csr.from_lists([[2], [2, 0]]), {"decay": 0.5})
     # Item 2 is even; item 0 even and third; 1 odd; 4 even.
     np.testing.assert_allclose(scores[0], [both[0], 0, 1], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(scores[1], [0.5 * both[0] + 1, 0, 0.5 + both[0]], rtol=1e-5, atol=1e-7)

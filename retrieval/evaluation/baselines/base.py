@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from retrieval.csr import CSR, Rows
+from retrieval.metrics import ScoreBlock
 
 Scores = npt.NDArray[np.float32]
 Settings = Mapping[str, float]
@@ -46,6 +47,11 @@ class Baseline(Protocol):
 
     def score(self, histories: CSR, settings: Settings) -> Scores:
         """Score every item for users with these histories, oldest first: a fresh (users, items) array."""
+
+
+def scorer(model: Baseline, histories: CSR, settings: Settings) -> ScoreBlock:
+    """A baseline's scores a block of users at a time, as `metrics.rank_all` asks for them."""
+    return lambda first, last: model.score(histories.block(first, last), settings)
 
 
 def start(choices: Choices) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from retrieval.csr import CSR
-from retrieval.evaluation.baselines.base import Baseline, start
+from retrieval.evaluation.baselines.base import Baseline, scorer, start
 from retrieval.metrics import ndcg, rank_all
 
 USERS: Final = 3_000  # validation users that settings are compared on
@@ -52,12 +52,7 @@ def tune(
     histories, truth, seen = histories.take(rows), truth.take(rows), seen.take(rows)
 
     def measure(settings: dict[str, float]) -> float:
-        ranks = rank_all(
-            lambda first, last: model.score(histories.block(first, last), settings),
-            items=items,
-            truth=truth,
-            seen=seen,
-        ).ranks
+        ranks = rank_all(scorer(model, histories, settings), items=items, truth=truth, seen=seen).ranks
         return float(ndcg(ranks, truth, k=k).mean())
 
     known = {tuple(settings.values()): measure(settings)}
