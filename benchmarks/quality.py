@@ -2,10 +2,11 @@
 
     python benchmarks/quality.py [--datasets FOLDER] [--work artifacts/quality] [--only beauty] [--seeds 3] [--write]
 
-Runs the command line itself, stage by stage, on Beauty, ml-100k and ml-latest-small: leave-one-out over some seeds, new
-users over some splits, and a split that hides a tenth of the items from training. Nothing is set but the seed and the
-split. Each run is kept in the work folder, so that the whole can be stopped, gone on with and completed in pieces;
---write makes the page of what is there. --datasets holds `beauty` and `ml-latest-small`; ml-100k is fetched.
+Trains and exports through the command line itself on Beauty, ml-100k and ml-latest-small: leave-one-out over some
+seeds, new users over some splits, and a split that hides a tenth of the items from training. Nothing is set but seed
+and split. Baselines are run once a split. Each run is kept in the work folder, so that the whole can be stopped,
+gone on with and completed in pieces; --write makes the page of what is there. --datasets holds `beauty` and
+`ml-latest-small`; ml-100k is fetched. OMP_NUM_THREADS=1 keeps the baselines to one core, as the training is.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +24,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+
+from retrieval.evaluation.evaluate import run
+from retrieval.evaluation.held_out import HeldOut
+from retrieval.evaluation.intervals import Bootstrap
+from retrieval.evaluation.rivals import compete
+from train.config import load
+from train.dataset import prepare
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "quality.md"
 DATASETS: Final = ("ml-100k", "ml-latest-small", "beauty")
 HIDDEN: Final = 0.1  # share of items that the cold protocol keeps from training
 NEW_USER_SPLITS: Final = 5
+BUDGET_S: Final = 300.0  # for the settings of a baseline
 TITLES: Final = {
     "leave-one-out": "the last interaction of each user, the one before it for validation",
     "new-users": "a fifth of the users never seen in training; the last fifth of what they did, from the rest",
@@ -38,15 +49,23 @@ TITLES: Final = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a dataset, a protocol and a seed (of the training; of the split for new users)."""
+    """One run: who, a dataset, a protocol and a seed (of the training; of the split for new users).
 
+    who: "towers", or "baselines", which are run once a split.
+    """
+
+    who: str
     dataset: str
     protocol: str
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.dataset}-{self.protocol}-{self.seed}"
+        return f"{self.dataset}-{self.protocol}-{self.seed}-{self.who}"
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        return (10, 20, 100) if self.protocol == "new-users" else (5, 10, 20)
 
     def overrides(self) -> list[str]:
         settings = {"train.seed": str(self.seed)}
@@ -54,16 +73,34 @@ class Cell:
             settings = {"split.kind": '"new-users"', "split.seed": str(self.seed), "split.test": "0.2"}
         elif self.protocol == "cold":
             settings |= {"split.kind": '"column"', "split.column": '"split"'}
-        return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        return [f"{key}={value}" for key, value in settings.items()]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left: what is told of it, and its measures by user, "towers ndcg@10" -> (users,)."""
+
+    told: Mapping[str, Any]
+    per_user: Mapping[str, npt.NDArray[np.float64]]
+
+
+Found = Mapping[Cell, Result]
 
 
 def cells(seeds: int) -> list[Cell]:
     """All runs, what tells most first."""
-    first = [Cell(dataset, "leave-one-out", 0) for dataset in DATASETS]
-    first += [Cell("ml-latest-small", "new-users", 0), Cell("ml-latest-small", "cold", 0), Cell("beauty", "cold", 0)]
-    more = [Cell(dataset, "leave-one-out", seed) for seed in range(1, seeds) for dataset in DATASETS]
-    more += [Cell("ml-latest-small", "new-users", seed) for seed in range(1, NEW_USER_SPLITS)]
-    return first + more
+    chosen = []
+    for seed in range(max(seeds, NEW_USER_SPLITS)):
+        for name in DATASETS:
+            if seed == 0:
+                chosen.append(Cell("baselines", name, "leave-one-out", 0))
+            if seed < seeds:
+                chosen.append(Cell("towers", name, "leave-one-out", seed))
+        if seed < NEW_USER_SPLITS:
+            chosen += [Cell(who, "ml-latest-small", "new-users", seed) for who in ("baselines", "towers")]
+        if seed == 0:
+            chosen += [Cell("towers", name, "cold", 0) for name in ("ml-latest-small", "beauty")]
+    return chosen
 
 
 def main() -> None:
@@ -71,58 +108,75 @@ def main() -> None:
     default = Path(os.environ.get("TWOTOWER_DATASETS", ROOT.parent / "shared" / "datasets"))
     parser.add_argument("--datasets", type=Path, default=default, help="Folder with beauty and ml-latest-small.")
     parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "quality", help="Where runs are kept.")
-    parser.add_argument("--only", action="append", default=[], help="Runs whose name begins so; repeatable.")
+    parser.add_argument("--only", default="", help="Runs whose name holds this.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="Only write the page, of the runs that are there.")
     options = parser.parse_args()
-    wanted = [cell for cell in cells(options.seeds) if not options.only or cell.name.startswith(tuple(options.only))]
-    for cell in wanted:
-        if options.write or (options.work / f"{cell.name}.json").exists():
+    every = cells(options.seeds)
+    for cell in every:
+        if options.write or options.only not in cell.name or (options.work / f"{cell.name}.json").exists():
             continue
         print(f"== {cell.name}", flush=True)
         try:
-            result = run(cell, options.work, options.datasets)
-        except subprocess.CalledProcessError as error:
-            print(f"{cell.name}: {error}", file=sys.stderr)
-            continue
-        except FileNotFoundError as error:
+            made = run_towers if cell.who == "towers" else run_baselines
+            keep(made(cell, options.work, options.datasets), options.work / cell.name)
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:
             print(f"{cell.name}: left out, {error}", file=sys.stderr)
-            continue
-        partial = options.work / f"{cell.name}.part"
-        partial.write_text(json.dumps(result, indent=1), encoding="utf-8")
-        partial.rename(options.work / f"{cell.name}.json")
-        print(f"   {result['metrics']['verdict']['sentence']}", flush=True)
-    found = {
-        cell: json.loads(path.read_text(encoding="utf-8"))
-        for cell in cells(options.seeds)
-        if (path := options.work / f"{cell.name}.json").exists()
-    }
+    found = {cell: read(path) for cell in every if (path := options.work / cell.name).with_suffix(".json").exists()}
     PAGE.write_text(page(found), encoding="utf-8")
-    print(f"{len(found)} of {len(cells(options.seeds))} runs; {PAGE.relative_to(ROOT)} written")
+    print(f"{len(found)} of {len(every)} runs; {PAGE.relative_to(ROOT)} written")
 
 
-def run(cell: Cell, work: Path, datasets: Path) -> dict[str, Any]:
-    """Train, export, index and evaluate through the command line. Raises CalledProcessError, FileNotFoundError."""
+def keep(result: Result, path: Path) -> None:
+    """Keep a result; the JSON file comes last and says that it is whole."""
+    np.savez(path.with_suffix(".npz"), **result.per_user)  # type: ignore[arg-type]
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(result.told, indent=1), encoding="utf-8")
+    partial.rename(path.with_suffix(".json"))
+
+
+def read(path: Path) -> Result:
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        return Result(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), dict(arrays))
+
+
+def run_towers(cell: Cell, work: Path, datasets: Path) -> Result:
+    """Train and export through the command line, judge what it made."""
     config = dataset(cell, work, datasets)
     out = work / "bundles" / cell.name
     shutil.rmtree(out, ignore_errors=True)
     begin, cpu = time.perf_counter(), _child_cpu_s()
-    twotower("train", config, "--out", out, *cell.overrides())
-    trained = {"seconds": time.perf_counter() - begin, "cpu_seconds": _child_cpu_s() - cpu}
+    settings = [part for override in cell.overrides() for part in ("--set", override)]
+    twotower("train", config, "--out", out, *settings)
+    seconds, cpu_seconds = time.perf_counter() - begin, _child_cpu_s() - cpu
     twotower("export", out)
     twotower("index", "build", out)
-    # Baselines do not depend on the seed of the training.
-    baselines = "all" if cell.protocol == "new-users" or cell.seed == 0 else "popularity"
-    ks = "10,20,100" if cell.protocol == "new-users" else "5,10,20"
-    begin = time.perf_counter()
-    told = twotower("evaluate", out, "--baselines", baselines, "--budget", "60", "-k", ks, "--no-report", "--json")
-    summary = json.loads((out / "training" / "summary.json").read_text(encoding="utf-8"))
+    judged = run(out, baselines=["none"], k=cell.ks)
+    summary = judged.summary
     shutil.rmtree(out)
-    return {
-        "train": trained | {"summary": summary},
-        "evaluate_seconds": time.perf_counter() - begin,
-        "metrics": json.loads(told),
-    }
+    told = {"seconds": seconds, "cpu_seconds": cpu_seconds, "summary": summary, "metrics": judged.to_json()}
+    print(f"   {judged.verdict.sentence} ({cpu_seconds:,.0f} s of CPU)", flush=True)
+    return Result(told, {f"towers {name}": judged.model.per_user[name] for name in _kept(cell)})
+
+
+def run_baselines(cell: Cell, work: Path, datasets: Path) -> Result:
+    """Prepare the data as a training does, and fit, tune and ask the baselines."""
+    config = load(dataset(cell, work, datasets), overrides=cell.overrides())
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(config).save(Path(folder))
+        held = HeldOut.read(Path(folder))
+    rivals, skipped = compete(held, held.best_stage(), names=["all"], ks=cell.ks, budget_s=BUDGET_S)
+    per_user: dict[str, npt.NDArray[np.float64]] = {}
+    told = {}
+    for name, rival in rivals.items():
+        told[name] = {"metrics": rival.measured.values, **rival.facts()}
+        per_user |= {f"{name} {metric}": rival.measured.per_user[metric] for metric in _kept(cell)}
+        print(f"   {name} {json.dumps(told[name])}", flush=True)
+    return Result({"baselines": told, "left_out": dict(skipped)}, per_user)
+
+
+def _kept(cell: Cell) -> tuple[str, ...]:
+    return tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in cell.ks)
 
 
 def twotower(*arguments: object) -> str:
@@ -186,64 +240,78 @@ def hide(rows: pl.DataFrame, *, user: str, item: str, time: str, seed: int) -> p
     )
 
 
-def page(found: Mapping[Cell, Mapping[str, Any]]) -> str:
+def page(found: Found) -> str:
     """docs/quality.md."""
     lines = [
         "# Quality",
         "",
         "What the default recipe finds, beside simple models fitted on the same training rows, tuned on validation",
-        "(NDCG@10, coordinate search, at most 60 s each) and fed the same histories. Through ONNX and the index; the",
-        "whole catalogue ranked, less what a user is known to have; ties count against every model. No option is set",
-        "for any one dataset.",
+        f"(NDCG@10, coordinate search, {BUDGET_S:.0f} s each) and fed the same histories. The towers answer through",
+        "ONNX and the index. The whole catalogue is ranked, less what a user is known to have; ties count against",
+        "every model. No option is set for any one dataset. ± is the standard deviation over runs; the interval of the last",
+        "column is 95% over users, the towers' runs averaged.",
         "",
-        "    python benchmarks/quality.py     # makes this page; stop it and go on as you like",
+        "    OMP_NUM_THREADS=1 python benchmarks/quality.py     # makes this page; stop it and go on as you like",
         "",
     ]
-    for protocol, metrics in (
-        ("leave-one-out", ("recall@10", "ndcg@10")),
-        ("new-users", ("recall@20", "ndcg@100")),
-    ):
+    for protocol, metrics in (("leave-one-out", ("recall@10", "ndcg@10")), ("new-users", ("recall@20", "ndcg@100"))):
         lines += _protocol(found, protocol, metrics)
     lines += _cold(found) + _speed(found)
     return "\n".join(lines) + "\n"
 
 
-def _of(found: Mapping[Cell, Mapping[str, Any]], name: str, protocol: str) -> list[Mapping[str, Any]]:
-    return [result for cell, result in found.items() if (cell.dataset, cell.protocol) == (name, protocol)]
+def _of(found: Found, who: str, name: str, protocol: str) -> dict[int, Result]:
+    """Results by seed."""
+    return {
+        cell.seed: result
+        for cell, result in found.items()
+        if (cell.who, cell.dataset, cell.protocol) == (who, name, protocol)
+    }
 
 
-def _protocol(found: Mapping[Cell, Mapping[str, Any]], protocol: str, metrics: Sequence[str]) -> list[str]:
+def _protocol(found: Found, protocol: str, metrics: tuple[str, str]) -> list[str]:
     lines = [f"## {protocol.capitalize()}", "", f"To be found: {TITLES[protocol]}.", ""]
     for name in DATASETS:
-        results = _of(found, name, protocol)
-        if not results:
+        towers, rivals = (_of(found, who, name, protocol) for who in ("towers", "baselines"))
+        if not towers or not rivals:
             continue
-        judge = metrics[-1]
-        rows: dict[str, dict[str, list[float]]] = {
-            "**two towers**": {
-                metric: [result["metrics"]["metrics"][metric] for result in results] for metric in metrics
-            }
-        }
-        for baseline in results[0]["metrics"]["baselines"]:
-            told = [result["metrics"]["baselines"].get(baseline) for result in results]
-            rows[baseline] = {metric: [values[metric] for values in told if values] for metric in metrics}
-        what = "splits" if protocol == "new-users" else "seeds"
-        lines += [
-            f"**{name}**, {len(results)} {what}",
-            "",
-            f"| | {' | '.join(metrics)} | towers / this |",
-            "| --- " * 3 + "| --- |",
-        ]
-        own = float(np.mean(rows["**two towers**"][judge]))
-        for label, values in rows.items():
-            cells = " | ".join(_mean(values[metric]) for metric in metrics)
-            ratio = "" if label.startswith("**") else f"{own / max(float(np.mean(values[judge])), 1e-9):.2f}"
-            lines.append(f"| {label} | {cells} | {ratio} |")
-        first = results[0]["metrics"]
-        lines += ["", f"First run: {first['verdict']['sentence']}"]
-        left_out = [f"{label}: {why}" for label, why in first["baselines_left_out"].items()]
-        lines += ([f"Left out: {'; '.join(left_out)}."] if left_out else []) + [""]
+        lines += [f"**{name}**, {len(towers)} {'splits' if protocol == 'new-users' else 'seeds'}", ""]
+        lines += [f"| | {' | '.join(metrics)} | towers above this, by {metrics[1]} |", "| --- " * 4 + "|"]
+        lines.append(f"| **two towers** | {_means(towers, 'towers', metrics)} | |")
+        first = next(iter(rivals.values())).told
+        for rival in first["baselines"]:
+            lines.append(f"| {rival} | {_means(rivals, rival, metrics)} | {_lift(towers, rivals, rival, metrics[1])} |")
+        lines += ["", *(f"Left out: {label}, {why}." for label, why in first["left_out"].items())]
+        told = (
+            f"{label} {', '.join(f'{key} {value:g}' for key, value in facts['settings'].items())}"
+            for label, facts in first["baselines"].items()
+            if facts["settings"]
+        )
+        lines += [f"Settings chosen{' for the first split' if len(rivals) > 1 else ''}: {'; '.join(told)}.", ""]
     return lines
+
+
+def _means(results: Mapping[int, Result], who: str, metrics: Sequence[str]) -> str:
+    return " | ".join(
+        _mean([float(result.per_user[f"{who} {metric}"].mean()) for result in results.values()]) for metric in metrics
+    )
+
+
+def _lift(towers: Mapping[int, Result], rivals: Mapping[int, Result], rival: str, metric: str) -> str:
+    """By how much the towers are above a baseline, with its interval; of new users, those of all splits together."""
+    own, other = [], []
+    if len(rivals) == 1:
+        only = next(iter(rivals.values()))
+        own = [np.mean([run.per_user[f"towers {metric}"] for run in towers.values()], axis=0)]
+        other = [only.per_user[f"{rival} {metric}"]]
+    else:
+        for seed in towers.keys() & rivals.keys():
+            own.append(towers[seed].per_user[f"towers {metric}"])
+            other.append(rivals[seed].per_user[f"{rival} {metric}"])
+    if not own:
+        return ""
+    lift = Bootstrap({"own": np.concatenate(own), "other": np.concatenate(other)}).lift("own", "other")
+    return "" if lift is None else f"{lift.value:+.0%} ({lift.low:+.0%} to {lift.high:+.0%})"
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -251,41 +319,38 @@ def _mean(values: Sequence[float]) -> str:
     return f"{mean} ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else mean
 
 
-def _cold(found: Mapping[Cell, Mapping[str, Any]]) -> list[str]:
+def _cold(found: Found) -> list[str]:
     lines = ["## New items", "", f"To be found: {TITLES['cold']}.", ""]
-    lines += ["| | items | users | two towers | content-kNN, same features | random |", "| --- " * 6 + "|"]
+    lines += ["| recall@20 | items | users | two towers | content-kNN, same features | random |", "| --- " * 6 + "|"]
     for name in DATASETS:
-        for result in _of(found, name, "cold"):
-            cold = result["metrics"].get("cold_items")
+        for result in _of(found, "towers", name, "cold").values():
+            cold = result.told["metrics"].get("cold_items")
             if cold is not None:
                 recall = {label: f"{interval['value']:.4f}" for label, interval in cold["recall@20"].items()}
                 own, content = recall["two towers"], recall.get("content-knn", "no features")
-                lines.append(
-                    f"| {name} | {cold['items']:,} | {cold['users']:,} | {own} | {content} | {recall['random']} |"
-                )
-    return [*lines, "", "Recall@20 among the hidden items.", ""]
+                cells = (name, f"{cold['items']:,}", f"{cold['users']:,}", own, content, recall["random"])
+                lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
-def _speed(found: Mapping[Cell, Mapping[str, Any]]) -> list[str]:
-    lines = ["## Speed of training", "", "One core, mean over seeds; seconds of CPU.", ""]
-    lines += [
-        "| | epochs | best | seconds to best | seconds in all | interactions/s | peak memory |",
-        "| --- " * 7 + "|",
-    ]
+def _speed(found: Found) -> list[str]:
+    lines = ["## Speed of training", "", "Leave-one-out, one core, mean over seeds; seconds of CPU.", ""]
+    lines.append("| | epochs | best | seconds to best | seconds in all | interactions/s | peak memory |")
+    lines.append("| --- " * 7 + "|")
     for name in DATASETS:
-        results = _of(found, name, "leave-one-out")
-        if not results:
+        told = [result.told for result in _of(found, "towers", name, "leave-one-out").values()]
+        if not told:
             continue
         parts = []
-        for result in results:
-            summary, train = result["train"]["summary"], result["train"]
-            share = train["cpu_seconds"] / max(train["seconds"], 1e-9)  # of the clock that this process had the core
+        for entry in told:
+            summary = entry["summary"]
+            share = entry["cpu_seconds"] / max(entry["seconds"], 1e-9)  # of the clock that the run had the core
             parts.append(
                 (
                     summary["epochs"],
                     summary["best"]["epoch"],
                     summary["seconds_to_best"] * share,
-                    train["cpu_seconds"],
+                    entry["cpu_seconds"],
                     summary["interactions_per_second"] / share,
                     summary["peak_memory_bytes"] / 1e6,
                 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -43,25 +44,18 @@ def test_hidden_items_are_in_no_training_row(quality: ModuleType) -> None:
     assert validated.select("user_id", "timestamp").sort("user_id").equals(last.sort("user_id"))
 
 
-def told(ndcg: float, rival: float) -> dict[str, Any]:
-    metrics = {f"{name}@{k}": ndcg for name in ("recall", "ndcg") for k in (10, 20, 100)}
-    return {
-        "train": {
-            "seconds": 20.0,
-            "cpu_seconds": 10.0,
-            "summary": {
-                "epochs": 8,
-                "best": {"epoch": 6},
-                "seconds_to_best": 12.0,
-                "interactions_per_second": 1000.0,
-                "peak_memory_bytes": 5e8,
-            },
+def towers(quality: ModuleType, ndcg: float) -> Any:
+    told = {
+        "seconds": 20.0,
+        "cpu_seconds": 10.0,
+        "summary": {
+            "epochs": 8,
+            "best": {"epoch": 6},
+            "seconds_to_best": 12.0,
+            "interactions_per_second": 1000.0,
+            "peak_memory_bytes": 5e8,
         },
         "metrics": {
-            "metrics": metrics,
-            "baselines": {"ease": dict.fromkeys(metrics, rival)},
-            "baselines_left_out": {"ials": "not here"},
-            "verdict": {"sentence": "It wins."},
             "cold_items": {
                 "items": 50,
                 "users": 400,
@@ -69,17 +63,40 @@ def told(ndcg: float, rival: float) -> dict[str, Any]:
             },
         },
     }
+    return quality.Result(told, {f"towers {name}": np.full(40, ndcg) for name in METRICS})
+
+
+def baselines(quality: ModuleType, ndcg: float) -> Any:
+    told = {"baselines": {"ease": {"settings": {"ridge": 10}}}, "left_out": {"ials": "not here"}}
+    return quality.Result(told, {f"ease {name}": np.full(40, ndcg) for name in METRICS})
+
+
+METRICS = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (5, 10, 20, 100)]
 
 
 def test_the_page(quality: ModuleType) -> None:
     cells = quality.cells(3)
-    assert len(cells) == 3 * 3 + 5 + 2
+    assert len(cells) == 3 * 3 + 3 + 2 * 5 + 2
     assert len({cell.name for cell in cells}) == len(cells)
-    found = {cell: told(0.12 if cell.seed else 0.10, 0.05) for cell in cells}
+    found = {
+        cell: towers(quality, 0.12 if cell.seed else 0.10) if cell.who == "towers" else baselines(quality, 0.05)
+        for cell in cells
+    }
     page = quality.page(found)
-    assert "| **two towers** | 0.1133 ± 0.0115 | 0.1133 ± 0.0115 |  |" in page
-    assert "| ease | 0.0500 ± 0.0000 | 0.0500 ± 0.0000 | 2.27 |" in page
+    assert "| **two towers** | 0.1133 ± 0.0115 | 0.1133 ± 0.0115 | |" in page
+    assert "| ease | 0.0500 | 0.0500 | +127% (+127% to +127%) |" in page
+    assert "| ease | 0.0500 ± 0.0000 | 0.0500 ± 0.0000 | +132% (" in page  # five splits: .10 once and .12 four times
+    assert "Settings chosen: ease ridge 10." in page
     assert "| beauty | 50 | 400 | 0.4000 | 0.3000 | 0.1000 |" in page
     # Half of the clock was this process's: seconds and throughput of CPU.
     assert "| beauty | 8 | 6 | 6 | 10 | 2,000 | 500 MB |" in page
     assert quality.page({}).startswith("# Quality")
+
+
+def test_results_are_kept_whole(quality: ModuleType, tmp_path: Path) -> None:
+    result = baselines(quality, 0.25)
+    quality.keep(result, tmp_path / "cell")
+    again = quality.read(tmp_path / "cell")
+    assert again.told == result.told
+    assert again.per_user["ease ndcg@10"].tolist() == result.per_user["ease ndcg@10"].tolist()
+    assert not (tmp_path / "cell.part").exists()
