@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from train import config
 from train.attention import BLOCKED, MultiHeadAttention
-from train.encoders import Encoder, EncoderShape, newest, padded
+from train.encoders import Encoder, EncoderShape
 from train.features import Column, FeatureEmbedding, Inputs, standardised
 
 WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
@@ -111,8 +111,8 @@ class SeedEncoder(Encoder):
         return self.alone(profile) if self.history is None else self.after(profile, history, mask)
 
     def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """Give the state after the newest item, of a tower with a history."""
-        return newest(self.states(profile, *padded(history, mask)), mask)
+        """Give the state after the newest item, of a tower with a history: what is exported."""
+        raise NotImplementedError
 
     def linear(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """One linear map of the features and of the mean of the history so far. Returns (batch, 1 + k, width)."""
@@ -170,25 +170,36 @@ class SeedAttention(SeedEncoder):
         return state
 
     def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        assert self.history is not None
         tokens = profile.shape[1]
-        sequence = torch.cat([profile, self.history(history)], dim=1)  # (batch, tokens + k, width)
-        padding = torch.cat([torch.zeros_like(profile[:, :, 0], dtype=torch.bool), ~mask], dim=1)
-        read = self.attention(sequence, sequence, padding=padding, bias=self._bias(tokens, history))
+        read, weight = self._read(profile, history, mask)
         static = read[:, :tokens].sum(dim=1, keepdim=True)  # (batch, 1, width)
-        weight = rearrange(mask.to(read.dtype), "b k -> b k 1")
         total = static + older(read[:, tokens:] * weight)
         means = torch.cat([static / tokens, total / (tokens + older(weight))], dim=1)
         out: Tensor = self.out(means)
         return out  # (batch, 1 + k, dim)
+
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        tokens = profile.shape[1]
+        read, weight = self._read(profile, history, mask)
+        total = read[:, :tokens].sum(dim=1) + (read[:, tokens:] * weight).sum(dim=1)  # (batch, width)
+        state: Tensor = self.out(total / (tokens + weight.sum(dim=1)))
+        return state
+
+    def _read(self, profile: Tensor, history: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What tokens and items read: (batch, tokens + k, width), and 1 where an item is: (batch, k, 1)."""
+        assert self.history is not None
+        sequence = torch.cat([profile, self.history(history)], dim=1)
+        padding = torch.cat([torch.zeros_like(profile[:, :, 0], dtype=torch.bool), ~mask], dim=1)
+        read = self.attention(sequence, sequence, padding=padding, bias=self._bias(profile.shape[1], history))
+        return read, rearrange(mask.to(read.dtype), "b k -> b k 1")
 
     def _bias(self, tokens: int, history: Tensor) -> Tensor:
         """0 where a row of the sequence may read a column, BLOCKED where not. (tokens + k, tokens + k)."""
         size = tokens + history.shape[1]
         position = torch.arange(size, device=history.device)
         query, key = position[:, None], position[None, :]
-        hidden = (key >= tokens) & (key < query)  # newer than the query; slots run from the newest
-        hidden = hidden | ((key >= tokens) & (query < tokens))
+        # An item is hidden from newer ones' past, that is from later slots, and from the features.
+        hidden = ~(key < tokens) & ((key < query) | (query < tokens))
         return torch.zeros(size, size, device=history.device).masked_fill(hidden, BLOCKED)
 
 
