@@ -193,6 +193,12 @@ def run(
     with Bundle.open(path) as bundle:
         held = HeldOut.read(folder)
         summary = _read_summary(folder)
+        exported = bundle.schema.facts.get("fingerprint")
+        if exported is not None and exported != summary.get("fingerprint", exported):
+            raise BundleError(
+                f"{path}: was trained anew on other data or another split (fingerprint {summary['fingerprint']}) since "
+                f'its towers were exported ({exported}); export again with "twotower export {path}"'
+            )
         if summary.get("refit"):
             raise BundleError(
                 f"{path}: was trained on everything (--refit), so nothing is held out to judge it by; "

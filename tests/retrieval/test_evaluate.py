@@ -13,6 +13,7 @@ from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, TwoTowerError
 from retrieval.evaluate_commands import evaluate as command
 from retrieval.evaluation.evaluate import evaluate, run, table
+from retrieval.publish import publishing
 from tests.prepared import Row, camp_rows, write_judged, write_training
 from tests.tiny import item_table, unit, write_tiny
 
@@ -168,6 +169,10 @@ def test_nothing_to_judge_by(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="train first"):
         evaluate(folder)
     training = write_training(folder / "training", camp_rows(4), users=4)
+    with publishing(folder) as draft:
+        draft.write_json("schema.json", {**draft.read_json("schema.json"), "fingerprint": "other"})
+    with pytest.raises(BundleError, match=r"trained anew .*\(fingerprint 00ff\)"):
+        evaluate(folder)
     (training / "summary.json").write_text(json.dumps({"refit": True}))
     with pytest.raises(BundleError, match="trained on everything"):
         evaluate(folder)
