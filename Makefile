@@ -37,7 +37,7 @@ lint: install
 	$(BIN)/mypy twotower.py train export retrieval tests benchmarks
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	PYTHON=$(BIN)/python .ci/wheel
 
 bench: install
