@@ -94,7 +94,7 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
             dirpath=work,
             filename=Path(checkpoint.BEST_NAME).stem,
             monitor=name if validated else None,
-            mode=mode,
+            mode=mode if validated else "max",  # not that of the callback below: Lightning tells them apart by it
             save_weights_only=True,
             enable_version_counter=False,
         ),
