@@ -91,7 +91,7 @@ def run(config: Path, out: Path | None, baselines: str | None, **options: Any) -
 
     Example: twotower run data/ml-100k/twotower.toml --out artifacts/ml-100k
     """
-    from retrieval.evaluation.evaluate import show
+    from retrieval.evaluation.table import show
 
     folder = out or Path("artifacts") / config.resolve().parent.name
     names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
@@ -132,7 +132,7 @@ def demo(out: Path, data: Path) -> None:
 
     Example: twotower demo --out artifacts/demo
     """
-    from retrieval.evaluation.evaluate import show
+    from retrieval.evaluation.table import show
     from retrieval.query_commands import query
     from train.fetch import fetch
 

@@ -35,9 +35,10 @@ def evaluate(
     Example: twotower evaluate artifacts/demo --baselines all
     """
     # Imported here, so that `--help` is quick.
-    from retrieval.evaluation.evaluate import USERS, show
+    from retrieval.evaluation.evaluate import USERS
     from retrieval.evaluation.evaluate import evaluate as judge
     from retrieval.evaluation.rivals import BUDGET_S
+    from retrieval.evaluation.table import show
 
     try:
         lengths = [int(part) for part in ks.split(",")]

@@ -2,19 +2,16 @@
 
 import datetime as dt
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import click
-
 from retrieval.bundle import Bundle
 from retrieval.console import note
 from retrieval.errors import BundleError, TwoTowerError
-from retrieval.evaluation.cold import cold_items, cold_line
+from retrieval.evaluation.cold import cold_items
 from retrieval.evaluation.deployed import Answers, answer
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
@@ -24,10 +21,12 @@ from retrieval.evaluation.measure import (
     by_popularity,
     curve,
     found,
+    main_k,
     measure,
     shown_share,
 )
-from retrieval.evaluation.rating import rating_errors, rating_table
+from retrieval.evaluation.model_card import markdown
+from retrieval.evaluation.rating import rating_errors
 from retrieval.evaluation.rivals import BUDGET_S, Rival, compete
 from retrieval.evaluation.verdict import Verdict, advise, judge
 from retrieval.metrics import Ranking
@@ -155,22 +154,25 @@ def evaluate(
     Raises BundleError if there is nothing to judge or to judge by, TwoTowerError on an unknown baseline.
     """
     judged = run(path, baselines=baselines, k=k, users=users, budget_s=budget_s, seed=seed)
-    begin = time.perf_counter()
     result = judged.to_json()
+    page: bytes | None = None
+    if report:
+        # Imported here: it brings a plotting library along.
+        from retrieval.evaluation.report import html
+
+        begin = time.perf_counter()
+        page = html(judged, result).encode()
+        result["seconds"]["report"] = round(time.perf_counter() - begin, 3)
+    card = markdown(judged, result).encode()
     with publishing(path) as draft:
         if draft.pair_id != judged.pair_id:
             raise BundleError(
                 f"{path}: holds model {draft.pair_id} by now, model {judged.pair_id} was evaluated; evaluate again"
             )
-        if report:
-            # Imported here: it brings a plotting library along.
-            from retrieval.evaluation.report import html
-
-            draft.write_bytes("report.html", html(judged, result).encode())
-            result["seconds"]["report"] = round(time.perf_counter() - begin, 3)
-        from retrieval.evaluation.model_card import markdown
-
-        draft.write_bytes("MODEL_CARD.md", markdown(judged, result).encode())
+        draft.remove("report.html")  # one of an earlier evaluation tells of other numbers
+        if page is not None:
+            draft.write_bytes("report.html", page)
+        draft.write_bytes("MODEL_CARD.md", card)
         draft.write_json("metrics.json", result)
     return result
 
@@ -220,7 +222,7 @@ def run(
     begin = time.perf_counter()
     rivals, skipped = compete(held, stage, names=baselines, ks=ks, budget_s=budget_s, seed=seed)
     seconds["baselines"] = time.perf_counter() - begin
-    main = 10 if 10 in ks else ks[len(ks) // 2]
+    main = main_k(ks)
     drawn = _draw(model, rivals, ks, seed=seed)
     epochs = _read_epochs(folder)
     verdict = judge(drawn, model.values, {name: rival.measured.values for name, rival in rivals.items()}, k=main)
@@ -287,57 +289,3 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 def _interval(interval: tuple[float, float, float]) -> dict[str, float]:
     value, low, high = (round(number, 6) for number in interval)
     return {"value": value, "low": low, "high": high}
-
-
-def table(result: Mapping[str, Any], *, width: int | None = None) -> str:
-    """The model and its baselines as aligned text, the best of each column marked.
-
-    width: of the screen; what does not fit is left out, NDCG at other k than the main one first.
-    """
-    ks = result["k"]
-    main = 10 if 10 in ks else ks[len(ks) // 2]
-    columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in ks] + [f"mrr@{main}", f"coverage@{main}"]
-    rows = {"two towers": result["metrics"], **result["baselines"]}
-    first = max(map(len, rows))
-    spare = [f"ndcg@{k}" for k in ks if k != main] + [f"recall@{k}" for k in ks if k != main]
-    while width is not None and spare and first + sum(map(_room, columns)) > width:
-        columns.remove(spare.pop(0))
-    best = {column: max(values[column] for values in rows.values()) for column in columns}
-    lines = [" " * first + "".join(f"{column:>{_room(column)}}" for column in columns)]
-    for name, values in rows.items():
-        cells = (
-            f"{values[column]:.4f}{'*' if values[column] == best[column] and len(rows) > 1 else ' '}"
-            for column in columns
-        )
-        lines.append(
-            f"{name:<{first}}"
-            + "".join(f"{cell:>{_room(column)}}" for column, cell in zip(columns, cells, strict=True))
-        )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _room(column: str) -> int:
-    """The width of a column: its title or a number with a mark, and two spaces."""
-    return max(len(column), 7) + 2
-
-
-def show(result: Mapping[str, Any], *, path: Path) -> None:
-    """Print the table and the verdict; warn where the model is behind."""
-    split, index = result["split"], result["index"]
-    click.echo(
-        f"{result['users']:,} users, {result['items']:,} items, split {split['kind']}, on {split['stage']}; "
-        f"index {index['kind']}, recall@10 against exact {index['recall@10_vs_exact']:.4f}\n"
-    )
-    click.echo(table(result, width=shutil.get_terminal_size((100, 24)).columns))
-    if "rating" in result:
-        click.echo(f"\n{rating_table(result['rating'])}")
-    if "cold_items" in result:
-        click.echo(f"\n{cold_line(result['cold_items'])}")
-    click.echo(f"\n{result['verdict']['sentence']}")
-    for name, reason in result["baselines_left_out"].items():
-        note(f"left out {name}: {reason}")
-    if result["verdict"]["behind"]:
-        note(f"Warning: the model is behind {result['verdict']['best_baseline']}. What to try:")
-        for entry in result["verdict"]["advice"]:
-            note(f"  - {entry}")
-    note(f"Report: {path / 'report.html'}")

@@ -12,7 +12,8 @@ from retrieval import metrics
 from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, TwoTowerError
 from retrieval.evaluate_commands import evaluate as command
-from retrieval.evaluation.evaluate import evaluate, run, table
+from retrieval.evaluation.evaluate import evaluate, run
+from retrieval.evaluation.table import table
 from retrieval.publish import publishing
 from tests.prepared import Row, camp_rows, write_judged, write_training
 from tests.tiny import item_table, unit, write_tiny
