@@ -47,6 +47,7 @@ td.best { background: var(--mark); border-radius: 4px; }
 .chart summary { display: none; }
 .users { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 18px; }
 .user { border: 1px solid var(--line); border-radius: 12px; padding: 16px; min-width: 0; }
+.user .soft { font-size: 14px; margin: 2px 0 0; }
 .user h4 { margin: 12px 0 4px; font-size: 12.5px; font-weight: 600; color: var(--soft); }
 ol, ul { margin: 0; padding-left: 22px; font-size: 14px; }
 ol li::marker { color: var(--soft); font-variant-numeric: tabular-nums; }
