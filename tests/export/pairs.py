@@ -166,7 +166,7 @@ def write_training(folder: Path, *, users: int = 40) -> None:
     pl.DataFrame(
         {
             "user_id": [f"u{n}" for n in range(users)],
-            "age": np.where(np.isfinite(people["age"]), people["age"], np.nan),
+            "age": np.where(np.abs(people["age"]) < 200, people["age"], np.nan),
             "city": people["city"].tolist(),
             "occupation of user": people["occupation of user"].tolist(),
             "likes": [[text for text in row if text] for row in people["likes"]],

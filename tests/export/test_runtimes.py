@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import polars as pl
 import pytest
 
 from export import real
 from export.golden import to_json
 from export.parity import TOLERANCE, session_of
 from export.retrieve import vectors_of
+from retrieval import Retriever
+from retrieval.build import build_index, publish_tables
 from retrieval.bundle import Bundle
+from retrieval.publish import publishing
 from retrieval.records import Batch
 from retrieval.schema import SIDES
 from tests.export.runtimes import cases
@@ -34,6 +38,7 @@ from tests.export.runtimes.machines import (
 )
 
 USERS = 1000
+ROUNDING = 2e-7  # two ways to sum a product of unit vectors differ by so much
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +160,25 @@ def test_page(deployed: Path, site: Path, tmp_path: Path) -> None:
     assert shot.stat().st_size > 10_000
     if "TWOTOWER_SCREENSHOT" in os.environ:
         shutil.copy(shot, os.environ["TWOTOWER_SCREENSHOT"])
+
+
+def test_the_single_file_answers_as_the_retriever(
+    deployed: Path, requests: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    """Id for id, for every user of the training; items that score alike to the last digits may change places."""
+    shutil.copytree(deployed, tmp_path / "bundle")
+    with publishing(tmp_path / "bundle") as draft:
+        publish_tables(draft, tmp_path / "bundle" / "training")
+        build_index(draft, kind="flat")
+    people = pl.read_parquet(tmp_path / "bundle" / "users.parquet").get_column("user_id").to_list()[:USERS]
+    with Retriever.open(tmp_path / "bundle") as retriever:
+        answers = retriever.query([{"user": user} for user in people], k=10, exclude=[""])
+    expected = [[text for text in ids if text] for batch in requests[1] for ids in batch][: len(people)]
+    swapped = 0
+    for hits, ids in zip(answers, expected, strict=True):
+        assert {hit.id for hit in hits} == set(ids)
+        score = {hit.id: hit.score for hit in hits}
+        for hit, text in zip(hits, ids, strict=True):
+            swapped += hit.id != text
+            assert abs(hit.score - score[text]) <= ROUNDING
+    assert swapped <= len(people) // 100
