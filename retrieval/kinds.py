@@ -27,10 +27,11 @@ FLAT_BELOW: Final = 4_000
 PQ_FROM: Final = 300_000
 RECALL: Final = 0.95  # of more items than that, where none is asked
 
+LISTS_PER_ROOT: Final = 1.5  # lists for each root of the count: finding the nearest lists costs as much as looking in
 TRAINING_PER_LIST: Final = 64  # FAISS takes up to 256; recall at equal probes is the same within noise
 TRAINING_LEAST: Final = 65_536
 
-PROBES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
+PROBES: Final = (1, 2, 3, *(base << shift for shift in range(11) for base in (4, 5, 6, 7)))
 FACTORS: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
 BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
 
@@ -104,8 +105,7 @@ def choose(kind: str, *, count: int, dim: int, recall: float | None = None, memo
 
 
 def _named(name: str, *, count: int, dim: int) -> Kind:
-    lists = max(1, round(4 * math.sqrt(count)))
-    lists = min(lists, max(1, count // 39))  # faiss asks for 39 vectors a list to train on
+    lists = max(1, min(round(LISTS_PER_ROOT * math.sqrt(count)), count // 39))  # 39: what faiss wants to train one on
     if name == "flat":
         return Kind("flat", "")
     if name == "ivf":
