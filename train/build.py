@@ -105,6 +105,7 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
             objective=given(train.objective),
             candidates=given(train.candidates),
             temperature=given(train.temperature),
+            horizon=given(train.horizon),
             teaching=given(train.teaching),
             item_dropout=hidden,
         ),

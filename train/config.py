@@ -183,6 +183,9 @@ class Train:
     lr: float | None = key(None, "Learning rate.", above=0)
     weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
     candidates: int | None = key(None, "sampled-softmax: uniform items beside the batch's own targets.", low=1)
+    horizon: float | None = key(
+        None, "How far ahead users are drawn: 0 to the next item, 1 to all that follow, evenly.", low=0, high=1
+    )
     teaching: float | None = key(
         None, "Share of what is learned that comes from counts of what follows what.", low=0, below=1
     )

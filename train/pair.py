@@ -22,8 +22,8 @@ MAX_SCALE = 40.0  # e^-80, the smallest term of the softmax, is still a float32
 class PairOptions:
     """How a pair learns. Every number is chosen by `train/recipe.py` or the config.
 
-    horizon: share of a target's pull that goes on to the item after it, and so on: 0 is the next item only, towards
-        1 all that followed counts alike.
+    horizon: share of a target's pull that goes on to the item after it, and so on: 0 is the next item only, at 1 all
+        that followed in the window counts alike.
     teaching: share of the pull given to the teacher's expected item.
     item_dropout: how often an item of a history is read as unknown.
     """
@@ -80,14 +80,17 @@ class Pair(nn.Module):
         slots, target = targets(batch, local - FIRST)
         chosen = unit(rearrange(states, "b w d -> (b w) d")[slots])  # (n, dim)
         pull = self._pull(batch, local, table, slots, vectors[target])
-        present = None
+        present = target[:, None]
+        if self.options.horizon > 0:  # all of a window is drawn to, and all of it is there for certain
+            window = (local - FIRST)[slots // rows.shape[1]]  # (n, width)
+            present = torch.where(window >= 0, window, present)
         if lesson is not None:
             columns = lesson.flatten()[slots] - FIRST
             known = columns >= 0
             columns = torch.where(known, columns, target)
             share = self.options.teaching * known[:, None]
             pull = pull * (1 - share) + vectors[columns] * share
-            present = torch.stack([target, columns], dim=1)
+            present = torch.cat([present, columns[:, None]], dim=1)
         weight = torch.full_like(chosen[:, 0], 1 / max(len(chosen), 1))
         return self.objective(
             Examples(

@@ -88,6 +88,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
             candidates=train.candidates or _between(64, facts.items // 2, 1024),
             temperature=train.temperature or 0.07,
+            horizon=(0.0 if facts.ordered else 1.0) if train.horizon is None else train.horizon,
             teaching=_teaching(train) if train.teaching is None else train.teaching,
             start=train.start or "spectral",
             averaging=train.averaging or 2.0 * steps,
