@@ -18,7 +18,7 @@ from train import preprocess as preprocessing
 from train import splits
 from train.config import Config
 from train.preprocess import Preprocess
-from train.tables import Table, ids, lists, numbers, read, times, vectors, words
+from train.tables import Table, ids, lists, numbers, read, times, vectors, words, write
 
 INTERACTIONS_NAME = "interactions.parquet"
 ITEMS_NAME = "items.parquet"
@@ -68,15 +68,14 @@ class Dataset:
         (folder / PREPROCESS_NAME).write_text(
             json.dumps(self.preprocess.to_json(), ensure_ascii=False), encoding="utf-8"
         )
-        self.users.write_parquet(folder / USERS_NAME)
-        self.items.write_parquet(folder / ITEMS_NAME)
+        write(self.users, folder / USERS_NAME)
+        write(self.items, folder / ITEMS_NAME)
         named = self.interactions
         for side, frame in (("user", self.users), ("item", self.items)):
             id_of_row = frame.get_column(frame.columns[0])
             named = named.with_columns(id_of_row.gather(named.get_column(side)).cast(pl.Categorical).alias(side))
-        named.with_columns(pl.col("split").cast(pl.String).cast(pl.Categorical)).write_parquet(
-            folder / INTERACTIONS_NAME
-        )
+        dictionaries = named.with_columns(pl.col("split").cast(pl.String).cast(pl.Categorical))
+        write(dictionaries, folder / INTERACTIONS_NAME)
 
 
 def prepare(config: Config) -> Dataset:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
+from retrieval.errors import DataError
 from train.config import CONFIG_NAME
+from train.tables import write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ def publish(content: Folder, to: Path) -> Path:
     """Write a dataset folder; one that is there is replaced at the end. Returns the path of its `twotower.toml`."""
     with staging(to) as folder:
         for name, table in content.tables.items():
-            table.write_parquet(folder / f"{name}.parquet")
+            write(table, folder / f"{name}.parquet")
         for name, text in content.configs.items():
             (folder / name).write_text(text, encoding="utf-8")
     return to / CONFIG_NAME
@@ -33,16 +35,22 @@ def publish(content: Folder, to: Path) -> Path:
 
 @contextmanager
 def staging(to: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `to` at the end of the block; on an exception nothing changes."""
-    to = to.absolute()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    """A folder to write to, which takes the place of `to` at the end of the block; on an exception nothing changes.
+
+    Raises DataError that names `to` if it cannot be written: no space, no permission.
+    """
+    folder: Path | None = None
     try:
+        to.absolute().parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.absolute().parent))
         yield folder
         folder.chmod(0o777 & ~_umask())
-        replace_folder(folder, to)
-    except BaseException:  # an interrupt too: nothing half-written stays
-        shutil.rmtree(folder, ignore_errors=True)
+        replace_folder(folder, to.absolute())
+    except BaseException as error:  # an interrupt too: nothing half-written stays
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DataError(f"{to}: cannot be written: {error.strerror or error}") from error
         raise
 
 

@@ -63,8 +63,11 @@ def write_config(
         remarks={(side, g.column): g.remark for side in found for g in found[side] if g.feature is not None},
         split=_split(table, keys["user"].column),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
     trial = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -72,6 +72,15 @@ def read(path: Path) -> Table:
     return table
 
 
+def write(frame: pl.DataFrame, path: Path) -> None:
+    """Write a Parquet file. Raises DataError that names it if it cannot be written: no space, no permission."""
+    try:
+        frame.write_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:  # polars tells of a full disk as an error of its own
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(f"{path}: cannot be written: {reason}") from error
+
+
 def _suffix(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     zipped = bool(suffixes) and suffixes[-1] == ".gz"

@@ -17,10 +17,12 @@ from click.testing import CliRunner
 
 from retrieval.errors import DataError
 from train import fetch as fetching
+from train import folder as folders
 from train.commands import fetch as fetch_command
 from train.config import load
 from train.dataset import prepare
 from train.fetch import KNOWN, Known, Remote, Wheel, fetch, read_from
+from train.tables import write as write_table
 
 FLAGS = {"Toy Story (1995)": (3, 4, 5), "Amélie (2001)": (5, 14), "unknown": (0,), "Heat, The (1995)": (1, 6, 16)}
 RATINGS = [(1, 1, 5, 100), (1, 2, 4, 300), (2, 1, 3, 200), (2, 4, 2, 150), (3, 3, 1, 400), (3, 1, 1, 50)]
@@ -292,3 +294,26 @@ def test_other_files_are_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a file"):
         fetch("ml-100k", to=source, source=source)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    source = zipped(tmp_path / "a.zip", grouplens_100k())
+    with pytest.raises(DataError, match=r"a\.zip/out: cannot be written: (Not a directory|File exists)"):
+        fetch("ml-100k", to=tmp_path / "a.zip" / "out", source=source)
+    if Path("/dev/full").exists():
+        with pytest.raises(DataError, match="/dev/full: cannot be written: .*No space left"):
+            write_table(pl.DataFrame({"a": [1]}), Path("/dev/full"))
+
+
+def test_a_fetch_that_is_interrupted_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = zipped(tmp_path / "a.zip", grouplens_100k())
+    before = fetch("ml-100k", to=tmp_path / "out", source=source).read_bytes()
+
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch("ml-100k", to=tmp_path / "out", source=source, force=True)
+    assert (tmp_path / "out" / "twotower.toml").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]

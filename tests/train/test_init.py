@@ -204,3 +204,9 @@ def test_json_lines_and_lists(tmp_path: Path) -> None:
         Feature(name="embedding", kind="vector", size=2),
     )
     assert config.data.time == "ts"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("user,item\na,1\nb,2\nb,1\n")
+    with pytest.raises(ConfigError, match=r"t\.toml: cannot be written: (Not a directory|File exists)"):
+        write_config(tmp_path / "i.csv", out=tmp_path / "i.csv" / "t.toml")
