@@ -55,6 +55,7 @@ class Data:
     users_id: str | None = key(None, "Column of the users with the user's id, if it has another name there.")
     value: str | None = key(None, "Column of the interactions with a rating, count or weight.")
     time: str | None = key(None, "Column of the interactions with a number, date or ISO time; without it, file order.")
+    negative: str | None = key(None, "Column of the interactions that is true where an item was shown and not chosen.")
     title: str | None = key(None, "Column of the items that is shown in answers.")
 
 

@@ -18,7 +18,7 @@ from train import preprocess as preprocessing
 from train import splits
 from train.config import Config
 from train.preprocess import Preprocess
-from train.tables import Table, ids, lists, numbers, read, times, vectors, words, write
+from train.tables import Table, flags, ids, lists, numbers, read, times, vectors, words, write
 
 INTERACTIONS_NAME = "interactions.parquet"
 ITEMS_NAME = "items.parquet"
@@ -35,6 +35,8 @@ class Dataset:
     users, items: row i is user or item row i; the id column first, the title next, then in the order of the file.
     interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
         dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
+    impressions: user, item (UInt32 rows) of what was shown and not chosen, in the order of the file; empty where the
+        config names no column that says it. No part of a history, of the truth or of what is excluded.
     duplicates: earlier interactions of a pair that were dropped.
     """
 
@@ -43,6 +45,7 @@ class Dataset:
     items: pl.DataFrame
     interactions: pl.DataFrame
     preprocess: Preprocess
+    impressions: pl.DataFrame
     duplicates: int
 
     def rows(self, *names: str) -> pl.DataFrame:
@@ -92,6 +95,10 @@ def prepare(config: Config) -> Dataset:
         pl.col(side).cast(pl.Enum(frame.get_column(frame.columns[0]))).to_physical().cast(pl.UInt32)
         for side, frame in (("user", users), ("item", items))
     )
+    shown = raw.get_column("negative")
+    impressions, raw = raw.filter(shown).select("user", "item"), raw.filter(~shown)
+    if raw.height == 0:
+        raise DataError(f'{table.path}: column "{data.negative}" is true in every row; nothing was chosen')
     ordered = raw[_order(raw.get_column("user"), raw.get_column("time"))]
     last = _last_of_pair(ordered.get_column("user").to_numpy(), ordered.get_column("item").to_numpy())
     duplicates = int(np.count_nonzero(~last))
@@ -113,7 +120,13 @@ def prepare(config: Config) -> Dataset:
     if config.train.objective == "rating":
         _check_ratings(fitted, config, str(table.path))
     return Dataset(
-        config=config, users=users, items=items, interactions=interactions, preprocess=fitted, duplicates=duplicates
+        config=config,
+        users=users,
+        items=items,
+        interactions=interactions,
+        preprocess=fitted,
+        impressions=impressions,
+        duplicates=duplicates,
     )
 
 
@@ -181,7 +194,7 @@ def _with_history_length(config: Config, interactions: pl.DataFrame) -> Config:
 
 
 def _interactions(table: Table, config: Config) -> pl.DataFrame:
-    """The columns that are used, checked: user and item (String), value, time, and split if a column says it."""
+    """The columns that are used, checked: user and item (String), value, time, negative, and split if one says it."""
     data = config.data
     columns = []
     for side, name in (("user", data.user), ("item", data.item)):
@@ -198,6 +211,11 @@ def _interactions(table: Table, config: Config) -> pl.DataFrame:
     else:
         series = table.column(data.time, what="data.time")
         columns.append(times(series, where=f'{table.path}: column "{data.time}"').alias("time"))
+    if data.negative is None:
+        columns.append(pl.repeat(False, size, dtype=pl.Boolean, eager=True).alias("negative"))
+    else:
+        where = f'{table.path}: column "{data.negative}"'
+        columns.append(flags(table.column(data.negative, what="data.negative"), where=where).alias("negative"))
     if config.split.kind == "column":
         columns.append(table.column(config.split.column, what="split.column").alias("split"))
     frame = pl.DataFrame(columns)

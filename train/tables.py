@@ -251,6 +251,32 @@ def numbers(series: pl.Series, *, where: str) -> pl.Series:
     )
 
 
+_FLAGS: Final = {
+    "true": True,
+    "1": True,
+    "1.0": True,
+    "yes": True,
+    "false": False,
+    "0": False,
+    "0.0": False,
+    "no": False,
+}
+
+
+def flags(series: pl.Series, *, where: str) -> pl.Series:
+    """A column of true and false, 1 and 0, yes and no as Boolean; false where it is missing.
+
+    Raises DataError, naming `where`, the row and the value, on anything else.
+    """
+    words = series.cast(pl.String).str.strip_chars().str.to_lowercase().replace("", None)
+    result = words.replace_strict(list(_FLAGS), list(_FLAGS.values()), default=None, return_dtype=pl.Boolean)
+    wrong = result.is_null() & words.is_not_null()
+    if wrong.any():
+        row = _first(wrong)
+        raise DataError(f'{where}: row {row} is "{words[row - 1]}", expected true or false')
+    return result.fill_null(False).alias(series.name)
+
+
 _TIME_FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 

@@ -137,6 +137,18 @@ def test_only_training_rows_are_learned_from(tmp_path: Path) -> None:
     assert {entry["name"]: entry.get("vocabulary") for entry in first["item"]}["genre"] == ["x"]
 
 
+def test_what_was_shown_and_not_chosen_stands_apart(tmp_path: Path) -> None:
+    text = "user_id,item_id,shown\na,1,0\na,2,1\nb,3,yes\nb,1,no\na,3,\n"
+    dataset = prepared(tmp_path, text, data='negative = "shown"')
+    named = [
+        (dataset.users["user_id"][user], dataset.items["item_id"][item]) for user, item in dataset.impressions.rows()
+    ]
+    assert named == [("a", "2"), ("b", "3")]
+    assert dataset.interactions.height == 3
+    assert dataset.items["item_id"].to_list() == ["1", "2", "3"]
+    assert prepared(tmp_path, SMALL).impressions.height == 0
+
+
 def test_a_history_length_follows_the_histories(tmp_path: Path) -> None:
     assert [history_length(np.array([n])) for n in (1, 50, 51, 150, 900)] == [50, 50, 100, 200, 200]
     assert history_length(np.array([], np.int64)) == 50
@@ -191,6 +203,14 @@ def test_the_fingerprint_is_that_of_the_data(tmp_path: Path) -> None:
         (
             {"interactions": "user_id,item_id,t\na,1,2020-01-02\nb,2,soon\n", "data": 'time = "t"'},
             r'i\.csv: column "t": row 2 is "soon", expected a number, a date or an ISO time',
+        ),
+        (
+            {"interactions": "user_id,item_id,n\na,1,1\nb,2,maybe\n", "data": 'negative = "n"'},
+            r'i\.csv: column "n": row 2 is "maybe", expected true or false',
+        ),
+        (
+            {"interactions": "user_id,item_id,n\na,1,1\nb,2,1\n", "data": 'negative = "n"'},
+            r'i\.csv: column "n" is true in every row; nothing was chosen',
         ),
         ({"data": 'value = "rr"'}, r'no column "rr" \(data\.value\); did you mean "r"'),
         ({"data": 'time = "time"'}, r'no column "time" \(data\.time\)'),

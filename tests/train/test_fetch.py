@@ -301,7 +301,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.zip/out: cannot be written: (Not a directory|File exists)"):
         fetch("ml-100k", to=tmp_path / "a.zip" / "out", source=source)
     if Path("/dev/full").exists():
-        with pytest.raises(DataError, match="/dev/full: cannot be written: .*No space left"):
+        with pytest.raises(DataError, match=r"/dev/full: cannot be written: .*No space left"):
             write_table(pl.DataFrame({"a": [1]}), Path("/dev/full"))
 
 
