@@ -96,3 +96,23 @@ def _entry(feature: Feature) -> str:
 def _value(value: Any) -> str:
     """A TOML value: text, booleans and numbers are written as JSON writes them."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def reference() -> str:
+    """Every section and key as tables in Markdown: what docs/data.md holds."""
+    sections: dict[str, type[Any]] = {"data": Data, "split": Split, "model": Model, "train": Train}
+    parts = [f"### [{name}]\n\n{_reference_table(cls)}" for name, cls in sections.items()]
+    lines = ["### Encoders: `encoder` in [model] for both towers, in [model.user] and [model.item] for each", ""]
+    for name, encoder in ENCODERS.items():
+        lines += [f"**`{name}`** ({' and '.join(encoder.sides)}): {encoder.__doc__}", "", _reference_table(encoder), ""]
+    return "\n\n".join([*parts, "\n".join(lines).rstrip()])
+
+
+def _reference_table(cls: type[Any]) -> str:
+    rows = ["| key | default | does |", "| --- | --- | --- |"]
+    for field in dataclasses.fields(cls):
+        if field.metadata:
+            absent = "none" if cls is Data else "auto"
+            default = absent if field.default is None else f"`{_value(field.default)}`"
+            rows.append(f"| `{field.name}` | {default} | {field.metadata['text']} |")
+    return "\n".join(rows)

@@ -8,7 +8,7 @@ import pytest
 from retrieval.errors import ConfigError
 from retrieval.schema import Feature
 from train.config import ENCODERS, Attention, Config, RollingAttention, SeedAttention, SeedMlp, load
-from train.config_text import render
+from train.config_text import reference, render
 
 
 def write(folder: Path, text: str) -> Path:
@@ -192,3 +192,9 @@ def test_every_encoder_has_a_side_and_a_sentence() -> None:
         assert encoder.name == name
         assert encoder.sides
         assert encoder.__doc__
+
+
+def test_the_docs_list_every_key() -> None:
+    """If this fails: paste what `train.config_text.reference()` gives between the marks."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"<!-- keys: begin -->\n\n{reference()}\n\n<!-- keys: end -->" in page
