@@ -88,52 +88,50 @@ class _Key:
     own: str | None
 
 
+_WORDS: Final[dict[Side, Sequence[str]]] = {"user": guess.USER_WORDS, "item": guess.ITEM_WORDS}
+
+
 def _keys(table: Table, tables: dict[Side, Table | None]) -> dict[Side, _Key]:
-    """Which columns are the ids. A table of its own says it best: the values must meet."""
-    columns = list(table.columns)
+    """Which columns are the ids: by their names, else by their values."""
+    named: dict[Side, str | None] = {}
+    for side in SIDES:
+        free = [name for name in table.columns if name not in named.values()]
+        named[side] = guess.by_name(free, _WORDS[side], prefer=("id", "key"))
     keys: dict[Side, _Key] = {}
-    words = {"user": guess.USER_WORDS, "item": guess.ITEM_WORDS}
     for side in SIDES:
-        free = [name for name in columns if name not in {key.column for key in keys.values()}]
-        chosen = guess.by_name(free, words[side], prefer=("id", "key"))
-        keys[side] = _Key(chosen or "", None)
-    rest = [name for name in columns if name not in {key.column for key in keys.values()}]
-    for side in SIDES:
-        own, key = tables[side], keys[side]
-        names = [key.column] if key.column else rest
-        best: tuple[float, str, str] | None = None
-        for name in names:
-            found = guess.id_series(table, name)
-            if found is None:
-                continue
-            match = guess.key_of(own, found, words=(*words[side], "id", "key")) if own is not None else None
-            meets = guess.overlap(found, _ids(own, match)) if own is not None and match is not None else 0.0
-            # Without a name or a table to go by: the column of text or whole numbers with the most repeats.
-            repeats = 1 - found.n_unique() / len(found)
-            candidate = (meets + (0 if own is not None else repeats), name, match or "")
-            if best is None or candidate[0] > best[0]:
-                best = candidate
-        if best is None or (not key.column and best[0] <= 0):
-            valid = ", ".join(f'"{name}"' for name in columns)
-            named = (
-                f'{table.path}: column "{key.column}" has empty values or fractions'
-                if key.column
-                else (f"{table.path}: no column looks like the id of a {side} among {valid}")
-            )
-            raise DataError(f"{named}; rename the column to {side}_id, or write the config by hand")
-        if own is not None and not best[2]:
-            raise DataError(
-                f'{own.path}: no column has the values of "{best[1]}" of {table.path}, each once; is it the {side}s?'
-            )
-        keys[side] = _Key(best[1], best[2] or None)
-        rest = [name for name in rest if name != best[1]]
+        taken = {*named.values(), *(key.column for key in keys.values())}
+        name = named[side]
+        candidates = [name] if name is not None else [other for other in table.columns if other not in taken]
+        keys[side] = _key(table, tables[side], side, candidates, by_name=name is not None)
     return keys
 
 
-def _ids(table: Table, name: str) -> pl.Series:
-    found = guess.id_series(table, name)
-    assert found is not None
-    return found
+def _key(table: Table, own: Table | None, side: Side, candidates: Sequence[str], *, by_name: bool) -> _Key:
+    """The best of some columns. A table of its own says it best: the values must meet."""
+    ranked: list[tuple[float, _Key]] = []
+    for name in candidates:
+        found = guess.id_series(table, name)
+        if found is None:
+            continue
+        if own is None:  # nothing to go by but repeats: whose rows come back is somebody
+            ranked.append((1 - found.n_unique() / len(found), _Key(name, None)))
+        elif (match := guess.key_of(own, found, words=(*_WORDS[side], "id", "key"))) is not None:
+            held = guess.id_series(own, match)
+            assert held is not None
+            ranked.append((guess.overlap(found, held), _Key(name, match)))
+        elif by_name:
+            raise DataError(
+                f'{own.path}: no column has the values of "{name}" of {table.path}, each once; is it the {side}s?'
+            )
+    best = max(ranked, key=lambda entry: entry[0], default=None)
+    if best is not None and (by_name or best[0] > 0):
+        return best[1]
+    problem = (
+        f'column "{candidates[0]}" has empty values or fractions'
+        if by_name
+        else f"no column looks like the id of a {side} among " + ", ".join(f'"{name}"' for name in table.columns)
+    )
+    raise DataError(f"{table.path}: {problem}; rename the column to {side}_id, or write the config by hand")
 
 
 def _data(table: Table, tables: dict[Side, Table | None], keys: dict[Side, _Key], out: Path) -> dict[str, str]:
