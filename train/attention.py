@@ -49,13 +49,13 @@ class MultiHeadAttention(nn.Module):
         value = rearrange(value, "b k (h w) -> b h k w", h=self.heads)
         logits = query @ key  # (batch, heads, q, k)
         if bias is not None:
-            logits = logits + bias
+            logits += bias
         if causal:
             q, k = logits.shape[-2:]
             later = torch.ones(q, k, dtype=torch.bool, device=logits.device).triu(k - q + 1)
-            logits = logits.masked_fill(later, BLOCKED)
+            logits.masked_fill_(later, BLOCKED)
         if padding is not None:
-            logits = logits.masked_fill(rearrange(padding, "b k -> b 1 1 k"), BLOCKED)
+            logits.masked_fill_(rearrange(padding, "b k -> b 1 1 k"), BLOCKED)
         read = self.dropout(logits.softmax(dim=-1)) @ value  # (batch, heads, q, width)
         mixed: Tensor = self.out(rearrange(read, "b h q w -> b q (h w)"))
         return mixed

@@ -92,12 +92,12 @@ class Windows:
 def cut(histories: Histories, *, max_length: int, generator: np.random.Generator) -> Windows:
     """Cut histories into windows of at most max_length + 1 items, so that every item is a target once.
 
-    A history that does not fit is cut at random places, other ones each epoch, and a window also reads the half
+    A history that does not fit is cut at random places, other ones each epoch, and a window also reads the quarter
     window before it: short of the beginning of a history, no target stands without a past.
     """
     lengths = histories.lengths
     longest = max_length + 1
-    stride = max(longest // 2, 1)
+    stride = max(longest * 3 // 4, 1)
     fits = lengths <= longest
     # The first window ends after `head` items, the later ones every `stride`.
     head = np.where(fits, lengths, generator.integers(longest - stride + 1, longest + 1, len(lengths)))

@@ -12,6 +12,7 @@ from train.dataset import Dataset
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
 STEPS = 50  # an epoch, at least, where there is little data
+WIDE = 15_000  # items from which twice the width is worth its time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +60,13 @@ def resolve(config: Config, facts: Statistics) -> Config:
     """Fill in everything a config leaves open."""
     small = facts.items <= FULL_SOFTMAX
     model, train = config.model, config.train
-    dim = model.dim or 64
+    dim = model.dim or (128 if facts.items > WIDE else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
     has_history = config.history is not None
     user = model.user or (
         configs.Attention() if has_history and facts.ordered else configs.Mean() if has_history else configs.Mlp()
     )
-    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, 2000)
+    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, 1000)
     steps = max(facts.interactions // batch_size, 1)
     return dataclasses.replace(
         config,
@@ -74,7 +75,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             dim=dim,
             heads=heads,
             layers=model.layers or (2 if small else 1),
-            dropout=0.3 if model.dropout is None else model.dropout,
+            dropout=(0.3 if dim < 128 else 0.4) if model.dropout is None else model.dropout,
             user=user,
             item=model.item or configs.Mean(),
         ),
@@ -82,13 +83,13 @@ def resolve(config: Config, facts: Statistics) -> Config:
             train,
             objective=train.objective or ("softmax" if small else "sampled-softmax"),
             epochs=train.epochs or 30,
-            patience=train.patience or 3,
+            patience=train.patience or 5,
             batch_size=batch_size,
             lr=train.lr or 0.003,
             weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
-            candidates=train.candidates or _between(64, facts.items // 2, 1024),
+            candidates=train.candidates or _between(64, facts.items // 2, 512),
             temperature=train.temperature or 0.07,
-            horizon=(0.0 if facts.ordered else 1.0) if train.horizon is None else train.horizon,
+            horizon=train.horizon or 0.0,
             teaching=_teaching(train) if train.teaching is None else train.teaching,
             start=train.start or "spectral",
             averaging=train.averaging or 2.0 * steps,
