@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retrieval.schema import Feature, Side
 from retrieval.vocabulary import FIRST
-from train import config as configs
+from train import keys
 from train.config import Config
 from train.encoders import ENCODERS, Encoder, EncoderShape
 from train.features import Column
@@ -47,15 +47,15 @@ def _column(preprocess: Preprocess, side: Side, feature: Feature) -> Column:
     return Column(name=feature.name, kind=feature.kind, height=len(preprocess.vocabulary(side, feature.name)))
 
 
-def encoder(options: configs.Encoder, shape: EncoderShape) -> Encoder:
+def encoder(options: keys.Encoder, shape: EncoderShape) -> Encoder:
     """Build the encoder that a config names. shape: what the config says for all encoders; the options win."""
-    if isinstance(options, configs.SeedAttention):
+    if isinstance(options, keys.SeedAttention):
         return SeedAttention(options, shape)
-    if isinstance(options, configs.RollingAttention):
+    if isinstance(options, keys.RollingAttention):
         return RollingAttention(options, shape)
-    if isinstance(options, configs.SeedMlp):
+    if isinstance(options, keys.SeedMlp):
         return SeedMlp(options, shape)
-    if isinstance(options, configs.CrossAttention):
+    if isinstance(options, keys.CrossAttention):
         return CrossAttention(options, shape)
     own = {
         name: value for name in ("layers", "heads", "dropout") if (value := getattr(options, name, None)) is not None
@@ -63,9 +63,9 @@ def encoder(options: configs.Encoder, shape: EncoderShape) -> Encoder:
     return ENCODERS[options.name](dataclasses.replace(shape, **own))
 
 
-def item_encoder(options: configs.Encoder | None, shape: EncoderShape) -> Encoder | None:
+def item_encoder(options: keys.Encoder | None, shape: EncoderShape) -> Encoder | None:
     """The same for items, which have no history. None for the default, the mean: the features are summed."""
-    if options is None or isinstance(options, configs.Mean):
+    if options is None or isinstance(options, keys.Mean):
         return None
     return encoder(options, dataclasses.replace(shape, history=False, max_length=1))
 
@@ -106,6 +106,7 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
             candidates=given(train.candidates),
             temperature=given(train.temperature),
             horizon=given(train.horizon),
+            positions=given(train.positions),
             teaching=given(train.teaching),
             item_dropout=hidden,
         ),

@@ -1,10 +1,4 @@
-"""The config file: every key with its default, its type and what it does, in one place.
-
-A key is a field of one of the dataclasses below, made by `key`. `load` checks a TOML file against them, `config_text`
-writes their help as comments. A default of None on a key that is not the name of a file or column means "auto", which
-may be written out: chosen from what the data is, by `train/recipe.py`, and the length of a history by
-`train/dataset.py`.
-"""
+"""Config: the config file, checked against `keys`. Errors name file, key, what was found and what was expected."""
 
 import dataclasses
 import json
@@ -13,195 +7,26 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from retrieval.errors import ConfigError, nearest
 from retrieval.schema import KINDS, SIDES, Feature, Side
+from train.keys import (
+    ENCODERS,
+    Attention,
+    CrossAttention,
+    Data,
+    Encoder,
+    Model,
+    RollingAttention,
+    SeedAttention,
+    Split,
+    Train,
+)
 
 CONFIG_NAME: Final = "twotower.toml"
-
-
-def key(
-    default: Any,
-    text: str,
-    *,
-    choices: Sequence[str] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A key of the config file.
-
-    text: what it does, as a comment in the file.
-    choices: the words it may be; low, high: the numbers it may be, inclusive; above, below: exclusive.
-    """
-    bounds = {"low": low, "high": high, "above": above, "below": below}
-    return field(default=default, metadata={"text": text, "choices": choices, **bounds})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """The tables and their columns."""
-
-    interactions: str = key("interactions.parquet", "Table of interactions, relative to this file.")
-    items: str | None = key(None, "Table of items; without it items are the ids of the interactions.")
-    users: str | None = key(None, "Table of users; without it users are the ids of the interactions.")
-    user: str = key("user_id", "Column with the user's id.")
-    item: str = key("item_id", "Column with the item's id.")
-    items_id: str | None = key(None, "Column of the items with the item's id, if it has another name there.")
-    users_id: str | None = key(None, "Column of the users with the user's id, if it has another name there.")
-    value: str | None = key(None, "Column of the interactions with a rating, count or weight.")
-    time: str | None = key(None, "Column of the interactions with a number, date or ISO time; without it, file order.")
-    negative: str | None = key(None, "Column of the interactions that is true where an item was shown and not chosen.")
-    title: str | None = key(None, "Column of the items that is shown in answers.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Which interactions train, validate and test."""
-
-    kind: str = key(
-        "leave-one-out",
-        "How to hold out: each user's last (leave-one-out), the last in time (time), whole users (new-users), "
-        "at random (random), by a column (column), or nothing (none).",
-        choices=("leave-one-out", "time", "new-users", "random", "column", "none"),
-    )
-    valid: float = key(0.1, "Share held out for validation; of users for new-users.", low=0, below=1)
-    test: float = key(0.1, "Share held out for the test; of users for new-users.", low=0, below=1)
-    truth: float = key(0.2, "new-users: share of a held-out user's interactions to be found.", above=0, below=1)
-    column: str = key("split", "column: the column of the interactions that says train, valid or test.")
-    seed: int = key(0, "Seed of new-users and random.", low=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
-    """Causal self-attention over the history; static features joined in. User side only."""
-
-    name: ClassVar[str] = "attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user",)
-    layers: int | None = key(None, "Blocks; model.layers by default.", low=1, high=12)
-    heads: int | None = key(None, "Attention heads; model.heads by default.", low=1, high=64)
-    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mean:
-    """The mean of the history and of the embedded features."""
-
-    name: ClassVar[str] = "mean"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mlp:
-    """Layers over the embedded features."""
-
-    name: ClassVar[str] = "mlp"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedAttention:
-    """The notebook's attention tower: linear, self-attention over the features, mean, linear."""
-
-    name: ClassVar[str] = "seed-attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
-    heads: int = key(8, "Attention heads.", low=1, high=64)
-    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
-    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RollingAttention:
-    """The notebook's tower that crashed: attention over overlapping windows of the embedding."""
-
-    name: ClassVar[str] = "rolling-attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    embed: int = key(128, "Width of the embedding that the windows are cut from.", low=1, high=4096)
-    window: int = key(3, "Width of a window; at most the embedding's.", low=1, high=4096)
-    width: int = key(32, "Width of the attention that a window is projected to; a multiple of the heads.", low=1)
-    heads: int = key(8, "Attention heads.", low=1, high=64)
-    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
-    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedMlp:
-    """The notebook's plain tower: two linear layers with ReLU."""
-
-    name: ClassVar[str] = "seed-mlp"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    hidden: int = key(128, "Width of the hidden layer.", low=1, high=8192)
-    last_relu: bool = key(False, "ReLU after the last layer too, as in the notebook: no cosine is then below 0.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrossAttention:
-    """The profile asks, the history (or the item's own features) answers."""
-
-    name: ClassVar[str] = "cross-attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
-    heads: int = key(8, "Attention heads.", low=1, high=64)
-    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
-    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
-
-
-Encoder = Attention | Mean | Mlp | SeedAttention | RollingAttention | SeedMlp | CrossAttention
-ENCODERS: Final[Mapping[str, type[Encoder]]] = {cls.name: cls for cls in typing.get_args(Encoder)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """The two towers. `user` and `item` are the tables [model.user] and [model.item], or `encoder` for both."""
-
-    dim: int | None = key(None, "Length of a vector.", low=1, high=4096)
-    layers: int | None = key(None, "Blocks of the user tower.", low=1, high=12)
-    heads: int | None = key(None, "Attention heads of the user tower.", low=1, high=64)
-    dropout: float | None = key(None, "Share of activations dropped while training.", low=0, below=1)
-    user: Encoder | None = None
-    item: Encoder | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Train:
-    """The objective and the optimiser."""
-
-    objective: str | None = key(
-        None,
-        "softmax (all items), sampled-softmax (shared candidates), in-batch (logQ), bpr, or rating (the value).",
-        choices=("softmax", "sampled-softmax", "in-batch", "bpr", "rating"),
-    )
-    epochs: int | None = key(None, "Passes over the data, at most.", low=1)
-    patience: int | None = key(None, "Epochs without a better validation before training stops.", low=1)
-    batch_size: int | None = key(None, "Interactions in a step, about.", low=1)
-    lr: float | None = key(None, "Learning rate.", above=0)
-    weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
-    candidates: int | None = key(None, "sampled-softmax: uniform items beside the batch's own targets.", low=1)
-    horizon: float | None = key(
-        None, "How far ahead users are drawn: 0 to the next item, 1 to all that follow, evenly.", low=0, high=1
-    )
-    teaching: float | None = key(
-        None, "Share of what is learned that comes from counts of what follows what.", low=0, below=1
-    )
-    start: str | None = key(
-        None,
-        "Item vectors start at random, or as spectral: near each other where the histories have them near.",
-        choices=("random", "spectral"),
-    )
-    averaging: float | None = key(
-        None, "Steps over which the weights that are validated and kept are averaged; 1 keeps the last.", low=1
-    )
-    temperature: float | None = key(None, "Temperature of the softmax that training starts from.", above=0)
-    id_dropout: float | None = key(None, "Share of ids and features hidden, so that unseen ones work.", low=0, below=1)
-    seed: int = key(0, "The same seed on the same CPU gives the same bytes.", low=0)
-    accelerator: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu", "mps"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

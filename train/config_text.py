@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from retrieval.schema import SIDES, Feature, Side
-from train.config import ENCODERS, Data, Model, Split, Train
+from train.keys import ENCODERS, Data, Model, Split, Train
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COLUMN: Final = 40  # where the comment of a key begins

@@ -1,9 +1,14 @@
-"""Counts of what follows what in the histories."""
+"""Counts of what follows what, and of what is taken together, in the histories."""
+
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from train.batches import Histories
+
+Floats = npt.NDArray[np.floating]
 
 FADE = 0.9  # a pair one place further apart counts so much of what it did
 
@@ -29,3 +34,23 @@ def follows(
     counts = np.maximum(np.bincount(histories.items, minlength=catalogue), 1).astype(np.float32)
     scaled = sparse.diags_array(counts**-read) @ total @ sparse.diags_array(counts**-found)
     return sparse.csr_array(scaled, dtype=np.float32)
+
+
+def together(histories: Histories, *, catalogue: int) -> Callable[[Floats], Floats]:
+    """What is taken by the same users, whatever the order: multiplies by a symmetric (catalogue, catalogue) matrix.
+
+    Entry i, j: the users of both, each counting 1 / items of the user, over the root of the users of i times those of
+    j. The matrix is never made: it would be nearly full.
+    """
+    ones = np.ones(len(histories.items), np.float32)
+    taken = sparse.csr_array((ones, histories.items, histories.starts), shape=(len(histories.users), catalogue))
+    counts = np.maximum(np.bincount(histories.items, minlength=catalogue), 1).astype(np.float32)
+    scale = (counts**-0.5)[:, None]  # (catalogue, 1)
+    share = (1 / histories.lengths.astype(np.float32))[:, None]  # (users, 1)
+    transposed = taken.T.tocsr()
+
+    def product(vectors: Floats) -> Floats:
+        found: Floats = scale * (transposed @ (share * (taken @ (scale * vectors))))
+        return found
+
+    return product

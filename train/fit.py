@@ -22,7 +22,7 @@ from retrieval.console import note
 from retrieval.errors import TrainError
 from train import build, checkpoint, initial, recipe
 from train.config import Config
-from train.counts import follows
+from train.counts import follows, together
 from train.datamodule import DataModule
 from train.dataset import Dataset, prepare
 from train.module import Module
@@ -81,9 +81,13 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
         expected = follows(data.histories, catalogue=catalogue, window=window, both=not ordered, found=POPULARITY)
         pair.teacher = Teacher(expected)
     if train.start == "spectral" and not last.exists():
-        counts = follows(data.histories, catalogue=catalogue, window=window, both=True)
+        counts = (
+            follows(data.histories, catalogue=catalogue, window=WINDOW, both=True).__matmul__
+            if ordered
+            else together(data.histories, catalogue=catalogue)
+        )
         generator = np.random.default_rng(train.seed)
-        vectors = initial.spectral(counts, dim=build.given(config.model.dim), generator=generator)
+        vectors = initial.spectral(counts, items=catalogue, dim=build.given(config.model.dim), generator=generator)
         initial.start(pair, vectors, data.items)
     module = Module(pair, config)
     name, mode = monitored(config)

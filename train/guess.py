@@ -10,7 +10,8 @@ import polars as pl
 
 from retrieval.errors import DataError
 from retrieval.schema import Feature
-from train.tables import Table, ids, times
+from train.columns import ids, times
+from train.tables import Table
 
 # Words of a column's name that tell its role, best first.
 USER_WORDS: Final = ("user", "customer", "member", "person", "visitor", "client", "reader", "viewer", "account", "uid")

@@ -5,14 +5,17 @@ of the counts, scaled as in spectral embedding, put items near each other that f
 passes on what it read last is then a nearest-neighbour recommender before its first step.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import sparse
 
 from retrieval.vocabulary import FIRST
 from train.features import Inputs
 from train.pair import Pair
+
+Floats = npt.NDArray[np.floating]
 
 ROUNDS = 5  # of subspace iteration; the order of the eigenvectors matters little, their span does
 SPARE = 16  # directions beside those wanted, so that the wanted ones settle (arXiv 0909.4061, section 4.4)
@@ -20,17 +23,19 @@ NOISE = 0.1  # what an item keeps of its random vector, so that items of equal c
 OTHERS = 0.3  # how large the other features start, of what they would be
 
 
-def spectral(counts: sparse.csr_array, *, dim: int, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+def spectral(
+    counts: Callable[[Floats], Floats], *, items: int, dim: int, generator: np.random.Generator
+) -> npt.NDArray[np.float32]:
     """Embed the items of a symmetric matrix of counts.
 
-    counts: (items, items) float32. Returns (items, dim) float32, unit rows; zeros for an item without counts.
+    counts: multiplies (items, n) by the matrix. Returns (items, dim) float32, unit rows; zeros for an item without
+    counts.
     """
-    items = counts.shape[0]
     rank = min(dim + SPARE, items)
     basis = generator.standard_normal((items, rank)).astype(np.float32)
     for _ in range(ROUNDS):
-        basis = np.linalg.qr(counts @ basis)[0]
-    values, vectors = np.linalg.eigh(basis.T @ (counts @ basis))  # ascending
+        basis = np.linalg.qr(counts(basis))[0]
+    values, vectors = np.linalg.eigh(basis.T @ counts(basis))  # ascending
     best = np.argsort(-values)[:dim]
     embedded = (basis @ vectors[:, best]) * np.sqrt(np.maximum(values[best], 0))  # (items, at most dim)
     # Turned at random: no axis is special to the layers that follow.

@@ -24,6 +24,7 @@ class PairOptions:
 
     horizon: share of a target's pull that goes on to the item after it, and so on: 0 is the next item only, at 1 all
         that followed in the window counts alike.
+    positions: how many of a window's targets are trained in a pass, drawn at random; 0 for all.
     teaching: share of the pull given to the teacher's expected item.
     item_dropout: how often an item of a history is read as unknown.
     """
@@ -32,6 +33,7 @@ class PairOptions:
     candidates: int
     temperature: float
     horizon: float = 0.0
+    positions: int = 0
     teaching: float = 0.0
     item_dropout: float = 0.0
 
@@ -78,6 +80,8 @@ class Pair(nn.Module):
         states = self.user_tower.encoder(profile, functional.embedding(read, table), rows[:, 1:] != 0)
 
         slots, target = targets(batch, local - FIRST)
+        if self.options.positions:
+            slots, target = thinned(slots, target, width=rows.shape[1], most=self.options.positions)
         chosen = unit(rearrange(states, "b w d -> (b w) d")[slots])  # (n, dim)
         pull = self._pull(batch, local, table, slots, vectors[target])
         present = target[:, None]
@@ -168,6 +172,16 @@ def targets(batch: Batch, local: Tensor) -> tuple[Tensor, Tensor]:
     following = torch.cat([oldest, local[:, :-1]], dim=1)  # (batch, width)
     slots = slot.flatten().nonzero()[:, 0]
     return slots, following.flatten()[slots]
+
+
+def thinned(slots: Tensor, target: Tensor, *, width: int, most: int) -> tuple[Tensor, Tensor]:
+    """At most so many examples of each row of a batch, drawn at random. slots: (n,) flat, rising."""
+    owner = slots // width
+    order = torch.argsort(owner + torch.rand(len(slots), device=slots.device, dtype=torch.float64))
+    # Still by owner, at random within one: an example's place among its owner's.
+    place = torch.arange(len(slots), device=slots.device) - torch.searchsorted(owner, owner)
+    kept = order[place < most].sort().values
+    return slots[kept], target[kept]
 
 
 def target_values(batch: Batch, slots: Tensor) -> Tensor:

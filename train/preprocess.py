@@ -15,7 +15,7 @@ import polars as pl
 from retrieval.errors import DataError, TrainError
 from retrieval.schema import SIDES, Feature, Side
 from retrieval.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
-from train.tables import words
+from train.columns import words
 
 Batch = dict[str, npt.NDArray[Any]]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train import config as configs
+from train import keys
 from train.config import Config
 from train.dataset import Dataset
 
@@ -64,7 +64,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
     has_history = config.history is not None
     user = model.user or (
-        configs.Attention() if has_history and facts.ordered else configs.Mean() if has_history else configs.Mlp()
+        keys.Attention() if has_history and facts.ordered else keys.Mean() if has_history else keys.Mlp()
     )
     batch_size = train.batch_size or _between(64, facts.interactions // STEPS, 1000)
     steps = max(facts.interactions // batch_size, 1)
@@ -77,7 +77,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             layers=model.layers or (2 if small else 1),
             dropout=(0.3 if dim < 128 else 0.4) if model.dropout is None else model.dropout,
             user=user,
-            item=model.item or configs.Mean(),
+            item=model.item or keys.Mean(),
         ),
         train=dataclasses.replace(
             train,
@@ -90,6 +90,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             candidates=train.candidates or _between(64, facts.items // 2, 512),
             temperature=train.temperature or 0.07,
             horizon=train.horizon or 0.0,
+            positions=train.positions or 0,
             teaching=_teaching(train) if train.teaching is None else train.teaching,
             start=train.start or "spectral",
             averaging=train.averaging or 2.0 * steps,
@@ -102,6 +103,6 @@ def _between(low: int, value: int, high: int) -> int:
     return max(low, min(value, high))
 
 
-def _teaching(train: configs.Train) -> float:
+def _teaching(train: keys.Train) -> float:
     """Ratings say what was thought of an item, not what follows it."""
     return 0.0 if train.objective == "rating" else 0.3

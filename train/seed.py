@@ -11,7 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from train import config
+from train import keys
 from train.attention import BLOCKED, MultiHeadAttention
 from train.encoders import Encoder, EncoderShape
 from train.features import Column, FeatureEmbedding, Inputs, standardised
@@ -158,7 +158,7 @@ class SeedAttention(SeedEncoder):
     older; the mean is over what a state may see.
     """
 
-    def __init__(self, options: config.SeedAttention, shape: EncoderShape) -> None:
+    def __init__(self, options: keys.SeedAttention, shape: EncoderShape) -> None:
         super().__init__(shape, width=options.embed)
         self.attention = MultiHeadAttention(
             options.embed, options.heads, dropout=options.dropout, exponent=options.scale
@@ -209,7 +209,7 @@ class RollingAttention(SeedEncoder):
     The notebook gave windows of 3 to an attention of another width and crashed; here they are projected to it.
     """
 
-    def __init__(self, options: config.RollingAttention, shape: EncoderShape) -> None:
+    def __init__(self, options: keys.RollingAttention, shape: EncoderShape) -> None:
         super().__init__(shape, width=options.embed)
         self.window = options.window
         self.project = nn.Linear(options.window, options.width)
@@ -256,7 +256,7 @@ class SeedMlp(SeedEncoder):
 
     ordered = False
 
-    def __init__(self, options: config.SeedMlp, shape: EncoderShape) -> None:
+    def __init__(self, options: keys.SeedMlp, shape: EncoderShape) -> None:
         super().__init__(shape, width=options.hidden)
         self.out = nn.Linear(options.hidden, shape.dim)
         self.last_relu = options.last_relu
@@ -284,7 +284,7 @@ class CrossAttention(SeedEncoder):
 
     ordered = False
 
-    def __init__(self, options: config.CrossAttention, shape: EncoderShape) -> None:
+    def __init__(self, options: keys.CrossAttention, shape: EncoderShape) -> None:
         super().__init__(shape, width=options.embed)
         self.attention = MultiHeadAttention(
             options.embed, options.heads, dropout=options.dropout, exponent=options.scale

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from retrieval.errors import DataError, nearest
-from train.config import Split
+from train.keys import Split
 
 Codes = npt.NDArray[np.uint8]
 Users = npt.NDArray[np.uint32]

@@ -7,8 +7,9 @@ import pytest
 
 from retrieval.errors import ConfigError
 from retrieval.schema import Feature
-from train.config import ENCODERS, Attention, Config, RollingAttention, SeedAttention, SeedMlp, load
+from train.config import Config, load
 from train.config_text import reference, render
+from train.keys import ENCODERS, Attention, RollingAttention, SeedAttention, SeedMlp
 
 
 def write(folder: Path, text: str) -> Path:

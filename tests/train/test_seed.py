@@ -6,17 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.train.test_towers import DIM, ITEM_COLUMNS, USER_COLUMNS, items, rows, users
-from train import build, config, seed
+from train import build, keys, seed
 from train.encoders import EncoderShape
 from train.features import Column, unit
 from train.towers import ItemTower, UserTower, in_blocks
 
-OPTIONS: dict[str, config.Encoder] = {
-    "seed-attention": config.SeedAttention(embed=24, heads=4),
-    "rolling-attention": config.RollingAttention(embed=20, window=3, width=8, heads=2),
-    "seed-mlp": config.SeedMlp(hidden=24),
-    "seed-mlp, last ReLU": config.SeedMlp(hidden=24, last_relu=True),
-    "cross-attention": config.CrossAttention(embed=24, heads=4),
+OPTIONS: dict[str, keys.Encoder] = {
+    "seed-attention": keys.SeedAttention(embed=24, heads=4),
+    "rolling-attention": keys.RollingAttention(embed=20, window=3, width=8, heads=2),
+    "seed-mlp": keys.SeedMlp(hidden=24),
+    "seed-mlp, last ReLU": keys.SeedMlp(hidden=24, last_relu=True),
+    "cross-attention": keys.CrossAttention(embed=24, heads=4),
 }
 
 
@@ -171,7 +171,7 @@ def test_a_last_relu_puts_half_the_ratings_out_of_reach() -> None:
             shaken(user)
             lowest.append((user(users()) @ item(items()).T).min().item())
         assert (min(lowest) < 0) is reachable
-    assert config.SeedMlp().last_relu is False
+    assert keys.SeedMlp().last_relu is False
 
 
 def test_cross_attention_weighs_the_history_by_the_profile() -> None:
@@ -195,6 +195,6 @@ def test_cross_attention_weighs_the_history_by_the_profile() -> None:
 def test_the_scale_of_attention_is_the_power_that_was_asked_for() -> None:
     shape = EncoderShape(dim=DIM, layers=1, heads=2, dropout=0.0, max_length=6)
     for exponent in (0.0, 0.5, 1.0):
-        encoder = build.encoder(config.SeedAttention(embed=24, heads=4, scale=exponent), shape)
+        encoder = build.encoder(keys.SeedAttention(embed=24, heads=4, scale=exponent), shape)
         assert isinstance(encoder, seed.SeedAttention)
         assert encoder.attention.scale == 6**-exponent

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import DataError
-from train.config import Split
+from train.keys import Split
 from train.splits import assign, from_end
 
 
