@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from train import synthetic
+from train import checkpoint, synthetic
+from train.build import tensors
 from train.commands import fetch
 from train.config import load
 from train.dataset import prepare
+from train.fit import fit
 from train.synthetic import HONESTY, LOYALTY, Plan, fetch_synthetic, interaction_blocks
 
 
@@ -95,3 +97,29 @@ def test_options_that_do_not_belong_together_are_a_usage_error(tmp_path: Path) -
         result = CliRunner().invoke(fetch, [*arguments, "--to", str(tmp_path / "x")])
         assert result.exit_code == 2
         assert expected in result.output
+
+
+def test_a_trained_model_is_checked_against_the_truth(tmp_path: Path) -> None:
+    """Users are shown what is left of their shelf; someone new, of whom only the club is known, its shelf."""
+    config = load(fetch_synthetic(Plan(users=600, items=200, seed=2), to=tmp_path / "data"))
+    overrides = ["train.epochs=12", "model.dim=32"]
+    fit(load(config.source, overrides=overrides), tmp_path / "out")
+    trained, dataset = checkpoint.load(tmp_path / "out"), prepare(config)
+    vectors = trained.item_tower(tensors(trained.preprocess.encode_table("item", dataset.items)))
+    shelf, names = dataset.items["shelf"].to_numpy(), dataset.items["item_id"]
+    known = dataset.rows("train", "valid").group_by("user", maintain_order=True).agg("item")
+    histories = pl.Series("history", [names.gather(items).to_list() for items in known["item"]])
+    users = dataset.users[known["user"]].with_columns(histories)
+    scores = (trained.user_tower(tensors(trained.preprocess.encode_table("user", users))) @ vectors.T).numpy()
+    found = possible = 0
+    for row, (own, items) in enumerate(zip(users["shelf"], known["item"], strict=True)):
+        scores[row, items.to_numpy()] = -2
+        left = int((shelf == own).sum() - (shelf[items.to_numpy()] == own).sum())
+        found += int((shelf[np.argsort(-scores[row])[:left]] == own).sum())
+        possible += left
+    assert found / possible > 0.9
+
+    new = pl.DataFrame({"club": [f"club {own}" for own in range(20)], "age": [None] * 20, "history": [[]] * 20})
+    new = new.with_columns(pl.col("age").cast(pl.Float64), pl.col("history").cast(pl.List(pl.String)))
+    scores = (trained.user_tower(tensors(trained.preprocess.encode_table("user", new))) @ vectors.T).numpy()
+    assert (shelf[np.argmax(scores, axis=1)] == np.arange(20)).mean() > 0.9
