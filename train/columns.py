@@ -40,6 +40,8 @@ def ids(series: pl.Series, *, where: str, text: bool = False) -> pl.Series:
     Returns String; null where a float column or a typed file has a gap.
     Raises DataError, naming `where` and the row, on an empty id, a NUL, or a float too large to be exact.
     """
+    if series.dtype in (pl.Categorical, pl.Enum):
+        series = series.cast(pl.String)
     if series.dtype.is_float() and (series.fill_nan(None).abs() > EXACT_INTEGER).any():
         raise DataError(
             f"{where}: ids above {EXACT_INTEGER} in a column of floats have lost digits; "

@@ -217,6 +217,7 @@ def test_the_fingerprint_is_that_of_the_data(tmp_path: Path) -> None:
         ({"split": "column"}, r'no column "split" \(split\.column\)'),
         ({"items": "item_id,x\n1,2\n1,3\n"}, r'items\.csv: item id "1" occurs more than once \(1 such ids\)'),
         ({"items": "item_id,x\n1,2\n1.0,3\n"}, r'items\.csv: item id "1" occurs more than once'),
+        ({"items": "item_id,g\n2,x\0y\n1,z\n", "item": 'g = "category"'}, r'item feature "g": id .* contains a NUL'),
         ({"users": "user_id,x\na,2\na,3\n"}, r'users\.csv: user id "a" occurs more than once'),
         ({"items": "film,x\n1,2\n"}, r'items\.csv: no column "item_id" \(data\.item\)'),
         ({"items": "film,x\n1,2\n", "data": 'items_id = "flm"'}, r'"flm" \(data\.items_id\); did you mean "film"'),

@@ -132,6 +132,12 @@ def test_ids_that_cannot_be_are_named(values: list[Any], text: bool, expected: s
         ids(values, text=text)
 
 
+def test_ids_of_a_dictionary_are_checked_too() -> None:
+    with pytest.raises(DataError, match="the id of row 2 is empty"):
+        ids(["a", ""], dtype=pl.Categorical)
+    assert ids(["a", " b", None], dtype=pl.Enum(["a", " b"])) == ["a", "b", None]
+
+
 @given(st.lists(st.integers(-(2**53), 2**53), min_size=1))
 def test_integers_and_their_floats_are_one_id(values: list[int]) -> None:
     as_text = [str(value) for value in values]
