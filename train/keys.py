@@ -116,7 +116,7 @@ class RollingAttention:
     embed: int = key(128, "Width of the embedding that the windows are cut from.", low=1, high=4096)
     window: int = key(3, "Width of a window; at most the embedding's.", low=1, high=4096)
     width: int = key(32, "Width of the attention that a window is projected to; a multiple of the heads.", low=1)
-    heads: int = key(8, "Attention heads.", low=1, high=64)
+    heads: int = key(4, "Attention heads.", low=1, high=64)
     scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
     dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
 
