@@ -38,6 +38,8 @@ class Trained(Protocol):
     @property
     def config(self) -> Config: ...
     @property
+    def facts(self) -> Mapping[str, Any]: ...
+    @property
     def preprocess(self) -> Preprocess: ...
     @property
     def user_tower(self) -> nn.Module: ...
@@ -63,7 +65,8 @@ def export_towers(
     samplers = {side: sampler_of(trained.preprocess, side) for side in SIDES}
     full = {side: _graph(trained, side, samplers[side]) for side in SIDES}
     models = {side: lighter(full[side], precision) for side in SIDES}
-    facts: dict[str, Any] = {}
+    # What was trained on: `evaluate` refuses to test on rows that these towers may have been trained on.
+    facts: dict[str, Any] = {name: trained.facts[name] for name in ("fingerprint",) if name in trained.facts}
     if precision != "fp32":
         loss = _loss(full, models, samplers, training)
         note(f"{precision}: {loss.recall:.4f} of the ten best of fp32 kept, cosine {loss.cosine_worst:.5f} at worst")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,10 @@ from export.samples import Sampler
 from retrieval.records import Batch
 from retrieval.schema import SIDES, Feature, Side
 from retrieval.vocabulary import FIRST, Vocabulary
-from train.config import Config, Data, Model, Split, Train
+from train.config import Config
 from train.encoders import ENCODERS, EncoderShape
 from train.features import Column
+from train.keys import Data, Model, Split, Train
 from train.preprocess import Preprocess, Range, Scaler
 from train.towers import ItemTower, UserTower
 
@@ -53,6 +55,7 @@ class Pair:
     item_tower: ItemTower
     preprocess: Preprocess
     config: Config
+    facts: dict[str, Any]
 
     def tower(self, side: Side) -> nn.Module:
         return self.user_tower if side == "user" else self.item_tower
@@ -95,7 +98,7 @@ def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, obj
         train=Train(objective=objective),
         source=Path("twotower.toml"),
     )
-    return Pair(user, item, preprocess, config)
+    return Pair(user, item, preprocess, config, {"fingerprint": "f00d"})
 
 
 def sampler(side: Side) -> Sampler:

@@ -35,6 +35,7 @@ def test_bundle_holds_the_contract(bundle_path: Path) -> None:
     assert bundle.schema.precision == "fp32"
     assert bundle.schema.opset == 18
     assert "rating" not in bundle.schema.facts
+    assert bundle.schema.facts["fingerprint"] == "f00d"
     for side in SIDES:
         tower = bundle.schema.tower(side)
         assert tower.inputs == tuple(replace(feature, buckets=None) for feature in FEATURES[side])
