@@ -2,12 +2,14 @@
 
     python benchmarks/notebook.py [--from FOLDER] [--work artifacts/notebook] [--write]
 
-Trains, exports and evaluates through the command line. --from: ml-latest-small on disk; it is fetched otherwise.
+Trains, exports and evaluates through the command line. --from: ml-latest-small on disk; by default it is looked for in
+the folder that TWOTOWER_DATASETS names, and fetched if it is not there.
 A run that is in the work folder already is not made again; --write puts the tables into the page.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -96,7 +98,9 @@ def retrieval_table(results: dict[tuple[str, str], dict[str, Any]], chance: floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="source", type=Path)
+    datasets = Path(os.environ.get("TWOTOWER_DATASETS", ROOT.parent / "shared" / "datasets"))
+    on_disk = datasets / "ml-latest-small"
+    parser.add_argument("--from", dest="source", type=Path, default=on_disk if on_disk.is_dir() else None)
     parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "notebook")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
