@@ -168,13 +168,29 @@ def _last_of_pair(users: npt.NDArray[np.uint32], items: npt.NDArray[np.uint32]) 
 
 
 HISTORY_LENGTHS: Final = (50, 100, 200)
+UNORDERED_LENGTH: Final = 2_000
 
 
-def history_length(counts: npt.NDArray[np.integer[Any]]) -> int:
+def is_ordered(interactions: pl.DataFrame, split: str) -> bool:
+    """Whether the order of a history means anything.
+
+    Without a time column the rows stand in the order of the file, which is an order unless the split ignores it.
+    Where times are given and all alike, nothing came before anything.
+    """
+    times = interactions.get_column("time")
+    if times.null_count() == times.len():
+        return split in ("leave-one-out", "time")
+    return times.n_unique() > 1
+
+
+def history_length(counts: npt.NDArray[np.integer[Any]], *, ordered: bool = True) -> int:
     """How many of the newest items of a history count, if the config leaves it open.
 
-    counts: interactions per user. Returns the least of `HISTORY_LENGTHS` that holds half of the histories whole.
+    counts: interactions per user. ordered: false where no item is newer than another, so that any counts as much.
+    Returns the least of `HISTORY_LENGTHS` that holds half of the histories whole; all, within reason, without order.
     """
+    if not ordered:
+        return int(np.clip(counts.max(initial=0), HISTORY_LENGTHS[0], UNORDERED_LENGTH))
     median = float(np.median(counts)) if len(counts) else 0.0
     return next((length for length in HISTORY_LENGTHS if length >= median), HISTORY_LENGTHS[-1])
 
@@ -183,7 +199,9 @@ def _with_history_length(config: Config, interactions: pl.DataFrame) -> Config:
     if config.history is None or config.history.max_length is not None:
         return config
     train = interactions.filter(pl.col("split") == "train").get_column("user")
-    length = history_length(train.value_counts().get_column("count").to_numpy())
+    length = history_length(
+        train.value_counts().get_column("count").to_numpy(), ordered=is_ordered(interactions, config.split.kind)
+    )
     features = tuple(
         replace(feature, max_length=length) if feature.kind == "history" else feature
         for feature in config.user_features

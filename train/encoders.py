@@ -40,11 +40,14 @@ class Encoder(nn.Module):
     causal: true where `forward` gives a state at every slot, so that all positions of a history train in one pass.
         False where only `last` is meant; training then takes one cut of the history a pass.
     ordered: false where the order of the history changes nothing.
+    tied: true where the history reads the item tower's vectors; false where what an item adds to a user is learned
+        apart from what it is found by.
     """
 
     reads_history = True
     causal = True
     ordered = True
+    tied = True
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
@@ -189,6 +192,32 @@ class Mean(Encoder):
         return out
 
 
+class Sum(Encoder):
+    """The sum of what each item adds, beside the profile: a linear map of the history (EASE, arXiv 1905.03375).
+
+    What an item adds is a vector of its own, not the one it is found by.
+    """
+
+    ordered = False
+    tied = False
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__(shape)
+        self.dropout = Dropout(shape.dropout)
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        added = history * rearrange(mask.to(history.dtype), "b k -> b k 1")
+        total = added.flip(1).cumsum(1).flip(1)  # from the oldest item up to each slot
+        states = torch.cat([torch.zeros_like(profile)[:, None], total], dim=1) + rearrange(profile, "b d -> b 1 d")
+        dropped: Tensor = self.dropout(states)
+        return dropped
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        total = (history * rearrange(mask.to(history.dtype), "b k -> b k 1")).sum(dim=1)
+        dropped: Tensor = self.dropout(total + profile)
+        return dropped
+
+
 class Features(Encoder):
     """The profile through a network, whatever the history."""
 
@@ -212,6 +241,7 @@ class Features(Encoder):
 ENCODERS: Final[dict[str, Callable[[EncoderShape], Encoder]]] = {
     "attention": Attention,
     "mean": Mean,
+    "sum": Sum,
     "mlp": Features,
 }
 

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import torch
 
 from retrieval.vocabulary import FIRST
+from train.batches import Histories
 from train.features import Inputs
+from train.linear import Factors
 from train.pair import Pair
 
 Floats = npt.NDArray[np.floating]
@@ -20,6 +22,7 @@ Floats = npt.NDArray[np.floating]
 ROUNDS = 5  # of subspace iteration; the order of the eigenvectors matters little, their span does
 SPARE = 16  # directions beside those wanted, so that the wanted ones settle (arXiv 0909.4061, section 4.4)
 NOISE = 0.1  # what an item keeps of its random vector, so that items of equal counts can part
+FAINT = 1e-4  # how large everything starts that a closed form does not know
 OTHERS = 0.3  # how large the other features start, of what they would be
 
 
@@ -43,6 +46,29 @@ def spectral(
     embedded = embedded @ turn[: embedded.shape[1]]
     length = np.linalg.norm(embedded, axis=1, keepdims=True)
     return np.where(length > 1e-6, embedded / np.maximum(length, 1e-6), 0).astype(np.float32)
+
+
+@torch.no_grad()
+def start_linear(pair: Pair, factors: Factors, items: Inputs, histories: Histories) -> None:
+    """Make the pair the closed form of `linear`: what items add, what they are found by, nothing else.
+
+    Without a history a user is drawn, a little, to what is taken most.
+    """
+    user, item = pair.user_tower, pair.item_tower
+    assert user.source is not None
+    assert item.embedding.id_column is not None
+    ids = items[item.embedding.id_column]
+    for embedding in (user.embedding, item.embedding):
+        for weight in embedding.parameters():
+            weight.mul_(FAINT)
+    for name, table in zip(item.embedding.kinds, item.embedding.embeddings, strict=True):
+        if name == item.embedding.id_column:
+            known = ids >= FIRST
+            next(table.parameters())[ids[known]] = torch.from_numpy(factors.target)[known]
+    user.source.weight.zero_()  # an unknown item adds nothing
+    user.source.weight[FIRST:] = torch.from_numpy(factors.source)
+    frequency = np.bincount(histories.items, minlength=len(factors.source)) / max(len(histories.items), 1)
+    user.embedding.base.copy_(torch.from_numpy(FAINT * frequency @ factors.source))
 
 
 @torch.no_grad()

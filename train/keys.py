@@ -87,6 +87,15 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """A linear map: each item of the history adds a vector of its own. User side only."""
+
+    name: ClassVar[str] = "sum"
+    sides: ClassVar[tuple[Side, ...]] = ("user",)
+    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mlp:
     """Layers over the embedded features."""
 
@@ -143,7 +152,7 @@ class CrossAttention:
     dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
 
 
-Encoder = Attention | Mean | Mlp | SeedAttention | RollingAttention | SeedMlp | CrossAttention
+Encoder = Attention | Mean | Sum | Mlp | SeedAttention | RollingAttention | SeedMlp | CrossAttention
 ENCODERS: Final[Mapping[str, type[Encoder]]] = {cls.name: cls for cls in typing.get_args(Encoder)}
 
 
@@ -185,9 +194,11 @@ class Train:
     )
     start: str | None = key(
         None,
-        "Item vectors start at random, or as spectral: near each other where the histories have them near.",
-        choices=("random", "spectral"),
+        "Vectors start at random; spectral: items near each other where the histories have them near; linear: as the "
+        "closed form of EASE (encoder sum).",
+        choices=("random", "spectral", "linear"),
     )
+    ridge: float | None = key(None, "Ridge of the linear start; chosen on validation by default.", above=0)
     averaging: float | None = key(
         None, "Steps over which the weights that are validated and kept are averaged; 1 keeps the last.", low=1
     )

@@ -18,6 +18,7 @@ from train.datamodule import DataModule
 from train.pair import Pair
 from train.progress import tell
 
+FIRST_EPOCH = 1e-4  # of the learning rate, after a closed form
 K = 10  # what validation cuts at
 
 
@@ -127,13 +128,17 @@ class Module(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.epochs = checkpoint["epochs"]
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         train = self.config.train
         matrices = [weight for weight in self.pair.parameters() if weight.ndim > 1]
         others = [weight for weight in self.pair.parameters() if weight.ndim <= 1]
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": given(train.weight_decay)}, {"params": others, "weight_decay": 0.0}],
             lr=given(train.lr),
             betas=(0.9, 0.98),
             fused=self.device.type in ("cpu", "cuda"),
         )
+        # A closed form is validated as it is before training may move it: the first epoch hardly does.
+        first = FIRST_EPOCH if train.start == "linear" else 1.0
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: first if epoch == 0 else 1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train import keys
+from train import keys, linear
 from train.config import Config
-from train.dataset import Dataset
+from train.dataset import Dataset, is_ordered
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
 STEPS = 50  # an epoch, at least, where there is little data
+POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 WIDE = 15_000  # items from which twice the width is worth its time
 
 
@@ -39,34 +40,20 @@ def statistics(dataset: Dataset) -> Statistics:
         items=dataset.items.height,
         interactions=rows.height,
         mean_length=rows.height / max(int((lengths > 0).sum()), 1),
-        ordered=is_ordered(dataset),
+        ordered=is_ordered(dataset.interactions, dataset.config.split.kind),
         values=times.len() > 0 and rows.get_column("value").null_count() < rows.height,
     )
-
-
-def is_ordered(dataset: Dataset) -> bool:
-    """Whether the order of a history means anything.
-
-    Without a time column the rows stand in the order of the file, which is an order unless the split ignores it.
-    Where times are given and all alike, nothing came before anything.
-    """
-    times = dataset.interactions.get_column("time")
-    if times.null_count() == times.len():
-        return dataset.config.split.kind in ("leave-one-out", "time")
-    return times.n_unique() > 1
 
 
 def resolve(config: Config, facts: Statistics) -> Config:
     """Fill in everything a config leaves open."""
     small = facts.items <= FULL_SOFTMAX
     model, train = config.model, config.train
-    dim = model.dim or (128 if facts.items > WIDE else 64)
+    user = model.user or _user_encoder(config, facts)
+    closed = isinstance(user, keys.Sum) and _closed(config, facts)
+    dim = model.dim or (256 if closed else 128 if facts.items > WIDE else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
-    has_history = config.history is not None
-    user = model.user or (
-        keys.Attention() if has_history and facts.ordered else keys.Mean() if has_history else keys.Mlp()
-    )
-    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, 1000)
+    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, 4000 if closed else 1000)
     steps = max(facts.interactions // batch_size, 1)
     return dataclasses.replace(
         config,
@@ -82,17 +69,17 @@ def resolve(config: Config, facts: Statistics) -> Config:
         train=dataclasses.replace(
             train,
             objective=train.objective or ("softmax" if small else "sampled-softmax"),
-            epochs=train.epochs or 30,
+            epochs=train.epochs or (5 if closed else 30),
             patience=train.patience or 5,
             batch_size=batch_size,
-            lr=train.lr or 0.003,
+            lr=train.lr or (0.0001 if closed else 0.003),  # a closed form has little left to learn, much to lose
             weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
             candidates=train.candidates or _between(64, facts.items // 2, 512),
-            temperature=train.temperature or 0.07,
-            horizon=train.horizon or 0.0,
-            positions=train.positions or 0,
-            teaching=_teaching(train) if train.teaching is None else train.teaching,
-            start=train.start or "spectral",
+            temperature=train.temperature or (0.025 if closed else 0.07),
+            horizon=(1.0 if closed else 0.0) if train.horizon is None else train.horizon,
+            positions=(POSITIONS if closed else 0) if train.positions is None else train.positions,
+            teaching=_teaching(train, facts) if train.teaching is None else train.teaching,
+            start=train.start or ("linear" if closed else "spectral"),
             averaging=train.averaging or 2.0 * steps,
             id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
         ),
@@ -103,6 +90,22 @@ def _between(low: int, value: int, high: int) -> int:
     return max(low, min(value, high))
 
 
-def _teaching(train: keys.Train) -> float:
-    """Ratings say what was thought of an item, not what follows it."""
-    return 0.0 if train.objective == "rating" else 0.3
+def _teaching(train: keys.Train, facts: Statistics) -> float:
+    """Ratings say what was thought of an item, not what follows it; nor does data without order."""
+    return 0.3 if facts.ordered and train.objective != "rating" else 0.0
+
+
+def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:
+    if config.history is None:
+        return keys.Mlp()
+    if facts.ordered:
+        return keys.Attention()
+    return keys.Sum() if _closed(config, facts) else keys.Mean()
+
+
+def _closed(config: Config, facts: Statistics) -> bool:
+    """Whether training can start from the closed form: it costs seconds, and items have vectors of their own."""
+    named = any(feature.name == config.data.item and feature.kind == "category" for feature in config.item_features)
+    own = isinstance(config.model.item, keys.Mean | None)
+    ranked = config.train.objective != "rating"
+    return config.history is not None and named and own and ranked and linear.fits(facts.users, facts.items)

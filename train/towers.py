@@ -45,7 +45,8 @@ class UserTower(nn.Module):
     """The features and the history of a user -> its unit vector.
 
     `item_vectors` (rows of the item vocabulary, dim) is what the history reads: row 0 (missing) zeros, row 1
-    (unknown) learned, then the item tower's own vectors, put there by `freeze_items`.
+    (unknown) learned, then the item tower's own vectors, put there by `freeze_items`; or, where the encoder is not
+    tied to them, what each item adds to a user, learned as `source`.
     """
 
     item_vectors: Tensor
@@ -67,6 +68,7 @@ class UserTower(nn.Module):
         self.encoder = encoder
         self.unknown_item = nn.Parameter(torch.randn(dim) * dim**-0.5)
         height = self.history.height if self.history else 2
+        self.source = None if encoder.tied else nn.Embedding(height, dim)
         self.register_buffer("item_vectors", torch.zeros(height, dim))
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -93,7 +95,9 @@ class UserTower(nn.Module):
     @torch.no_grad()
     def freeze_items(self, vectors: Tensor) -> None:
         """Take the item tower's vectors, (items, dim) in the order of the vocabulary, as what histories read."""
-        if self.history is not None:
+        if self.source is not None:
+            self.item_vectors = self.source.weight.detach().clone()
+        elif self.history is not None:
             self.item_vectors = torch.cat([self.reserved_vectors(), vectors]).detach().clone()
 
 

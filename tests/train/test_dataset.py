@@ -152,8 +152,9 @@ def test_what_was_shown_and_not_chosen_stands_apart(tmp_path: Path) -> None:
 def test_a_history_length_follows_the_histories(tmp_path: Path) -> None:
     assert [history_length(np.array([n])) for n in (1, 50, 51, 150, 900)] == [50, 50, 100, 200, 200]
     assert history_length(np.array([], np.int64)) == 50
-    text = "user_id,item_id\n" + "".join(f"{user},{item}\n" for user in "ab" for item in range(70))
-    dataset = prepared(tmp_path, text)
+    assert [history_length(np.array([3, n]), ordered=False) for n in (1, 51, 5000)] == [50, 51, 2000]
+    text = "user_id,item_id,t\n" + "".join(f"{user},{item},{item}\n" for user in "ab" for item in range(70))
+    dataset = prepared(tmp_path, text, data='time = "t"')
     assert dataset.config.history is not None
     assert dataset.config.history.max_length == 100
     assert dataset.preprocess.features("user")[0].max_length == 100
