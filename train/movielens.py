@@ -12,7 +12,7 @@ from train.config import CONFIG_NAME
 from train.config_text import render
 from train.folder import Folder
 
-_TITLE_YEAR: Final = r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$"
+_TITLE_YEAR: Final = r"\((\d{4})(?:[-–]\d{0,4})?\)\s*(?:\(V\)\s*)?$"  # (V): made for video
 _NO_GENRE: Final = ("(no genres listed)", "unknown")
 
 # u.genre of ml-100k, in the order of the flags of u.item.
@@ -54,10 +54,12 @@ def _grouplens_100k(source: Source) -> tuple[pl.DataFrame, pl.DataFrame, pl.Data
 def _recbole_100k(source: Source) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     interactions = _table(source.read("ml-100k.inter"), "\t", ["user_id", "item_id", "rating", "timestamp"], skip=1)
     raw = _table(source.read("ml-100k.item"), "\t", ["item_id", "title", "year", "genres"], skip=1)
+    # As it is there: "unkonwn", and where "(1995) (V)" stood the year in the title and V in its place.
+    year = pl.col("year").cast(pl.Int64, strict=False)
     items = raw.select(
         "item_id",
-        pl.col("title").replace("unkonwn", "unknown"),  # as it is misspelt there
-        pl.col("year").cast(pl.Int64, strict=False),
+        pl.col("title").replace("unkonwn", "unknown").str.replace(_TITLE_YEAR, "").str.strip_chars(),
+        pl.coalesce(year, pl.col("title").str.extract(_TITLE_YEAR, 1).cast(pl.Int64)).alias("year"),
         pl.col("genres").str.split(" "),
     )
     users = _table(source.read("ml-100k.user"), "\t", ["user_id", "age", "gender", "occupation", "zip_code"], skip=1)

@@ -24,7 +24,7 @@ from train.dataset import prepare
 from train.fetch import KNOWN, Known, Remote, Wheel, fetch, read_from
 from train.tables import write as write_table
 
-FLAGS = {"Toy Story (1995)": (3, 4, 5), "Amélie (2001)": (5, 14), "unknown": (0,), "Heat, The (1995)": (1, 6, 16)}
+FLAGS = {"Toy Story (1995)": (3, 4, 5), "Amélie (2001)": (5, 14), "unknown": (0,), "Heat, The (1995) (V)": (1, 6, 16)}
 RATINGS = [(1, 1, 5, 100), (1, 2, 4, 300), (2, 1, 3, 200), (2, 4, 2, 150), (3, 3, 1, 400), (3, 1, 1, 50)]
 USERS = [(1, 24, "M", "technician", "85711"), (2, 53, "F", "other", "94043"), (3, 7, "M", "student", "T8H1N")]
 
@@ -53,7 +53,7 @@ def recbole_100k() -> dict[str, bytes]:
     inter += "".join("\t".join(map(str, row)) + "\n" for row in RATINGS)
     item = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
     item += "1\tToy Story\t1995\tAnimation Children's Comedy\n2\tAmélie\t2001\tComedy Romance\n"
-    item += "3\tunkonwn\tunkonwn\tunknown\n4\tHeat, The\t1995\tAction Crime Thriller\n"
+    item += "3\tunkonwn\tunkonwn\tunknown\n4\tHeat, The (1995)\tV\tAction Crime Thriller\n"
     user = "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"
     user += "".join("\t".join(map(str, row)) + "\n" for row in USERS)
     return {f"ml-100k.{end}": text.encode() for end, text in (("inter", inter), ("item", item), ("user", user))}
