@@ -19,7 +19,8 @@ import numpy.typing as npt
 from retrieval import csr, exact
 from retrieval.csr import CSR
 from retrieval.errors import BundleError, QueryError
-from retrieval.kinds import LEAST, Effort, Kind, lists_of, search_parameters, train
+from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
+from retrieval.lists import Lists
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -29,6 +30,8 @@ Mask = npt.NDArray[np.bool_]
 FEW_KEPT: Final = 5_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
 MANY_EXCLUDED: Final = 1_000  # beyond, a query's exclusions become a bitmap instead of further candidates
 WIDEST: Final = 4_096  # candidates beyond which exact search is no dearer
+UNFILTERED_SHARE: Final = 0.9  # with so much kept a bitmap alone does
+FEWEST_PROBES: Final = 8
 PARAMETERS_KEPT: Final = 256
 ADD_BLOCK: Final = 65_536
 
@@ -72,6 +75,16 @@ class Selection:
     @cached_property
     def parameters(self) -> dict[tuple[Effort, float], Any]:
         """What FAISS takes for searches among these rows: made once, since making takes longer than a search."""
+        return {}
+
+    @cached_property
+    def by_width(self) -> dict[int, Any]:
+        """The same for searches that say which lists to look into, by how many those are."""
+        return {}
+
+    @cached_property
+    def list_counts(self) -> dict[int, Rows]:
+        """How many of these rows each list of the structure holds, once it is known, under 0."""
         return {}
 
     @cached_property
@@ -144,6 +157,12 @@ class Index:
             faiss.write_index(self.structure, str(path))
         except RuntimeError as error:  # FAISS says no more than that writing failed
             raise OSError(28, "FAISS could not write it; no space left", str(path)) from error
+
+    @cached_property
+    def _lists(self) -> Lists | None:
+        """The lists of the structure, if it has any."""
+        ivf = plain_ivf(self.structure)
+        return None if ivf is None else Lists(ivf, len(self.base))
 
     @property
     def height(self) -> int:
@@ -223,6 +242,8 @@ class Index:
             assert exclude is not None
             return self._search_each(queries, k, among, exclude, effort)
         candidates = min(k + hidden + 1, len(self.base))
+        if among.share < UNFILTERED_SHARE:
+            return self._search_lists(queries, k, among, exclude, effort or self.effort, candidates)
         if len(queries) == 1:
             return self._search_one(queries, k, among, exclude, effort or self.effort, candidates)
         return self._search_structure(queries, k, among, exclude, effort or self.effort, candidates)
@@ -236,7 +257,7 @@ class Index:
             return True
         if self.kind.is_flat:
             return queries > exact.FEW_QUERIES or among.mask is not None
-        return among.mask is not None and lists_of(self.structure) is None
+        return among.mask is not None and self._lists is None
 
     def _search_few(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
         """Exactly, among a few gathered rows."""
@@ -297,17 +318,47 @@ class Index:
         return self._with_added(query, answer, answer_scores, k, among, self._split(exclude)[1])
 
     def _search_structure(
-        self,
-        queries: Vectors,
-        k: int,
-        among: Selection,
-        exclude: CSR | None,
-        effort: Effort,
-        candidates: int,
+        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
     ) -> tuple[Rows, Scores]:
         """By the structure; exactly where its answer is short or cut off between equals."""
-        base_list, added_list = self._split(exclude)
         scores, rows = self.structure.search(queries, candidates, params=self._parameters(k, candidates, among, effort))
+        return self._chosen(queries, rows, scores, k, among, exclude)
+
+    def _search_lists(
+        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
+    ) -> tuple[Rows, Scores]:
+        """Under a filter: by the lists in which something is kept."""
+        lists = self._lists
+        assert lists is not None
+        assert among.base_mask is not None
+        counts = among.list_counts.get(0)
+        if counts is None:
+            counts = among.list_counts[0] = lists.counts(among.base_mask)
+        if not counts.any():
+            return self._search_all(queries, k, among, exclude)
+        wanted = min(math.ceil(effort.factor * k) + candidates - k, len(self.base))
+        _, rows = lists.search(
+            queries,
+            k=wanted,
+            counts=counts,
+            selector=among.selector,
+            probes=effort.probes or FEWEST_PROBES,
+            made=among.by_width,
+        )
+        scores = exact.score(queries, self.base, rows)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :candidates]
+        at = np.arange(len(rows))[:, None]
+        return self._chosen(queries, rows[at, order], scores[at, order], k, among, exclude)
+
+    def _chosen(
+        self, queries: Vectors, rows: Rows, scores: Scores, k: int, among: Selection, exclude: CSR | None
+    ) -> tuple[Rows, Scores]:
+        """The k best of candidates (q, c) that come best first, and of the added rows.
+
+        A query whose candidates fall short, or are cut off between equals, is answered exactly.
+        """
+        base_list, added_list = self._split(exclude)
+        candidates = rows.shape[1]
         lowest = scores[:, -1]
         if base_list is not None:
             rows, scores = _hide(rows, scores, base_list, self.height)
@@ -334,13 +385,9 @@ class Index:
         factor = max(1.0, (effort.factor * k + candidates - k) / candidates)
         made = among.parameters.get((effort, factor))
         if made is None:
-            wider = effort
-            if among.selector is not None and effort.probes is not None:
-                lists = lists_of(self.structure) or 1
-                wider = Effort(probes=min(effort.probes * _probes_for(among.share), lists), factor=effort.factor)
             if len(among.parameters) >= PARAMETERS_KEPT:
                 among.parameters.clear()
-            made = search_parameters(self.structure, wider, factor=factor, selector=among.selector)
+            made = search_parameters(self.structure, effort, factor=factor, selector=among.selector)
             among.parameters[effort, factor] = made
         return made
 
@@ -369,11 +416,6 @@ def _columns(found: list[tuple[float, int]]) -> tuple[Scores, Rows]:
     """Pairs of a negated score and a row as arrays (1, k) each."""
     scores = np.array([[-score for score, _ in found]], dtype=np.float32)
     return scores, np.array([[row for _, row in found]], dtype=np.int64)
-
-
-def _probes_for(share: float) -> int:
-    """How many times the tuned probes a filter needs that keeps this share (docs/performance.md)."""
-    return 1 if share > 0.5 else 4 if share > 0.05 else 16
 
 
 def _hide(rows: Rows, scores: Scores, exclude: CSR, height: int) -> tuple[Rows, Scores]:

@@ -1,17 +1,18 @@
 """What a bundle is, in words, and whether it is whole."""
 
-import json
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.bundle import Bundle
 from retrieval.errors import BundleError
 from retrieval.live import state
 from retrieval.output import table
-from retrieval.schema import OUTPUT_NAME, Side
+from retrieval.schema import OUTPUT_NAME, Feature, Side
 from retrieval.stored import open_both
 from retrieval.tower import Tower
 
@@ -55,10 +56,21 @@ def verify_bundle(folder: Path) -> Iterator[str]:
         yield f"both towers load and are of model {bundle.pair_id}"
         if bundle.has(GOLDEN):
             yield f"{_check_golden(bundle, towers)} golden inputs give their vectors"
+            yield _check_contract(bundle)
         if bundle.has("index.json"):
             yield _check_index(bundle, towers["item"])
         else:
             yield "there is no index"
+
+
+def _check_contract(bundle: Bundle) -> str:
+    """Whether the graphs are what every client may rely on; that takes onnx, which serving does without."""
+    try:
+        contract = importlib.import_module("export.contract")
+    except ImportError:
+        return "the graphs' contract was not checked: onnx is not installed"
+    contract.verify_towers(bundle)
+    return "the graphs keep the contract of the files"
 
 
 def _open_tower(bundle: Bundle, side: Any) -> Tower:
@@ -79,14 +91,8 @@ def _check_golden(bundle: Bundle, towers: dict[str, Tower]) -> int:
         for case in golden[side]:
             batch = {}
             for feature in tower.inputs:
-                value = case["inputs"][feature.name]
-                if feature.is_text:
-                    array = np.array(value, dtype=object)
-                    batch[feature.name] = array.reshape(len(value), -1) if feature.is_list else array
-                else:
-                    filled = json.loads(json.dumps(value).replace("null", "NaN"))
-                    batch[feature.name] = np.array(filled, dtype=np.float32).reshape(len(value), *feature.shape[1:])
-            expected = np.array(case[OUTPUT_NAME], dtype=np.float32)
+                batch[feature.name] = _array(feature, case["inputs"][feature.name])
+            expected = np.array(case[OUTPUT_NAME], dtype=np.float32).reshape(-1, tower.dim)
             found = tower.embed_batch(batch)
             if found.shape != expected.shape or not np.allclose(found, expected, atol=TOLERANCE):
                 raise BundleError(
@@ -95,6 +101,16 @@ def _check_golden(bundle: Bundle, towers: dict[str, Tower]) -> int:
                 )
             count += len(expected)
     return count
+
+
+def _array(feature: Feature, value: list[Any]) -> npt.NDArray[Any]:
+    """A golden input as the tower takes it; no rows and empty lists keep their shape."""
+    rows = len(value)
+    if feature.is_text:
+        width = (len(value[0]) if rows else 0,) if feature.is_list else ()
+        return np.array(value, dtype=object).reshape(rows, *width)
+    numbers = np.array(value, dtype=np.float32)  # null becomes NaN
+    return numbers.reshape(rows, *feature.shape[1:])
 
 
 def _check_index(bundle: Bundle, tower: Tower) -> str:

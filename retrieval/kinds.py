@@ -157,8 +157,14 @@ def efforts(kind: Kind, structure: Any) -> Iterator[Effort]:
 
 def lists_of(structure: Any) -> int | None:
     """The number of lists, if candidates come from an IVF."""
-    base = _candidates_of(structure)
-    return int(base.nlist) if isinstance(base, faiss.IndexIVF) else None
+    ivf = _candidates_of(structure)
+    return int(ivf.nlist) if isinstance(ivf, faiss.IndexIVF) else None
+
+
+def plain_ivf(structure: Any) -> Any:
+    """The IVF that candidates come from, if no rotation stands before it; else None."""
+    base = _base_of(structure)
+    return base if isinstance(base, faiss.IndexIVF) else None
 
 
 def is_graph(structure: Any) -> bool:

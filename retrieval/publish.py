@@ -29,7 +29,7 @@ LOCK_NAME: Final = ".lock"
 POLL_S: Final = 0.02
 
 # Made from the vectors of one pair of towers: worthless beside another pair.
-VECTOR_FILES: Final = ("index.faiss", "index.json", "vectors.npy", "added.npy", "metrics.json", "report.html")
+VECTOR_FILES: Final = ("index.faiss", "index.json", "added.npy", "metrics.json", "report.html", "MODEL_CARD.md")
 
 
 class Draft:
