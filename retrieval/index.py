@@ -30,6 +30,8 @@ Mask = npt.NDArray[np.bool_]
 FEW_KEPT: Final = 5_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
 MANY_EXCLUDED: Final = 1_000  # beyond, a query's exclusions become a bitmap instead of further candidates
 WIDEST: Final = 4_096  # candidates beyond which exact search is no dearer
+SMALL_FLAT: Final = 6_000  # up to here FAISS's plain scan is faster than blocked products
+FLAT_QUERIES: Final = 16  # from 20 on FAISS multiplies matrices, and a score would depend on its batch
 UNFILTERED_SHARE: Final = 0.9  # with so much kept a bitmap alone does
 FEWEST_PROBES: Final = 8
 PARAMETERS_KEPT: Final = 256
@@ -256,7 +258,8 @@ class Index:
         if wanted > WIDEST or wanted * 4 > among.count:
             return True
         if self.kind.is_flat:
-            return queries > exact.FEW_QUERIES or among.mask is not None
+            many = queries > exact.FEW_QUERIES and len(self.base) > SMALL_FLAT
+            return many or among.mask is not None
         return among.mask is not None and self._lists is None
 
     def _search_few(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
@@ -321,7 +324,13 @@ class Index:
         self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
     ) -> tuple[Rows, Scores]:
         """By the structure; exactly where its answer is short or cut off between equals."""
-        scores, rows = self.structure.search(queries, candidates, params=self._parameters(k, candidates, among, effort))
+        parameters = self._parameters(k, candidates, among, effort)
+        step = FLAT_QUERIES if self.kind.is_flat else len(queries)
+        parts = [
+            self.structure.search(queries[start : start + step], candidates, params=parameters)
+            for start in range(0, len(queries), step)
+        ]
+        scores, rows = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return self._chosen(queries, rows, scores, k, among, exclude)
 
     def _search_lists(
