@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 # A filtered search looks into this many times the lists of an unfiltered one, and meets at least this share of its
 # vectors: the first is for filters that follow the geometry, the second for those that thin every list out
 # (docs/performance.md).
-WIDER: Final = 8
+WIDER: Final = 12
 MASS: Final = 1.5
 
 
