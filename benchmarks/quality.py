@@ -251,6 +251,8 @@ def page(found: Found) -> str:
         "every model. No option is set for any one dataset. ± is the standard deviation over runs;",
         "the interval of the last column is 95% over users, the towers' runs averaged.",
         "",
+        f"{len(found)} of {len(cells(3))} runs are in.",
+        "",
         "    OMP_NUM_THREADS=1 python benchmarks/quality.py     # makes this page; stop it and go on as you like",
         "",
     ]
@@ -273,11 +275,13 @@ def _protocol(found: Found, protocol: str, metrics: tuple[str, str]) -> list[str
     lines = [f"## {protocol.capitalize()}", "", f"To be found: {TITLES[protocol]}.", ""]
     for name in DATASETS:
         towers, rivals = (_of(found, who, name, protocol) for who in ("towers", "baselines"))
-        if not towers or not rivals:
+        if not rivals:
             continue
-        lines += [f"**{name}**, {len(towers)} {'splits' if protocol == 'new-users' else 'seeds'}", ""]
+        what = "split" if protocol == "new-users" else "seed"
+        lines += [f"**{name}**, {len(towers)} {what}{'' if len(towers) == 1 else 's'} of the towers", ""]
         lines += [f"| | {' | '.join(metrics)} | towers above this, by {metrics[1]} |", "| --- " * 4 + "|"]
-        lines.append(f"| **two towers** | {_means(towers, 'towers', metrics)} | |")
+        if towers:
+            lines.append(f"| **two towers** | {_means(towers, 'towers', metrics)} | |")
         first = next(iter(rivals.values())).told
         for rival in first["baselines"]:
             lines.append(f"| {rival} | {_means(rivals, rival, metrics)} | {_lift(towers, rivals, rival, metrics[1])} |")
@@ -299,6 +303,8 @@ def _means(results: Mapping[int, Result], who: str, metrics: Sequence[str]) -> s
 
 def _lift(towers: Mapping[int, Result], rivals: Mapping[int, Result], rival: str, metric: str) -> str:
     """By how much the towers are above a baseline, with its interval; of new users, those of all splits together."""
+    if not towers:
+        return ""
     own, other = [], []
     if len(rivals) == 1:
         only = next(iter(rivals.values()))
