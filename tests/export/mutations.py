@@ -31,10 +31,9 @@ MUTATIONS: Final = (
     Mutation("none: the suite is green", "export/graph.py", "OPSET: Final = 18", "OPSET: Final = 18", (GRAPH, PAIR)),
     Mutation("shuffle the vocabulary", "export/preprocess.py", "*vocabulary.ids]", "*reversed(vocabulary.ids)]"),
     Mutation("drop the padding mask", "train/encoders.py", "padding=~present", "padding=(~present) & False"),
-    Mutation("export at list length 1", "export/graph.py", "EXAMPLE_WIDTH: Final = 2", "EXAMPLE_WIDTH: Final = 1"),
+    Mutation("export at one list length", "export/graph.py", "axes[1] = torch", "fixed = torch"),
     Mutation("export at batch 1", "export/graph.py", "EXAMPLE_ROWS: Final = 3", "EXAMPLE_ROWS: Final = 1"),
     Mutation("drop the clamp", "train/features.py", "z.clamp(-CLAMP_Z, CLAMP_Z)", "z"),
-    Mutation("let infinities through", "train/features.py", "values.isnan() | values.isinf()", "values.isnan()"),
     Mutation(
         "oldest first", "export/preprocess.py", "nodes.constant(-1), age)", 'nodes.constant(-1), nodes.add("Neg", age))'
     ),
@@ -42,7 +41,9 @@ MUTATIONS: Final = (
     Mutation(
         "do not cut the history", "export/preprocess.py", "nodes.constant([max_length])", "nodes.constant([10**6])"
     ),
-    Mutation("no unit length", "train/towers.py", "return unit(self.embedding(", "return 1.5 * unit(self.embedding("),
+    Mutation(
+        "no unit length", "train/towers.py", "return unit(self.encoder.last(", "return 1.5 * unit(self.encoder.last("
+    ),
     Mutation("keep the exporter's notes", "export/graph.py", 'plain.ClearField("metadata_props")', "pass"),
     Mutation(
         "another IR version",
