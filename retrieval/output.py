@@ -11,6 +11,8 @@ Format = Literal["table", "json", "csv"]
 FORMATS: Final = ("table", "json", "csv")
 
 WIDEST_CELL: Final = 48
+ID: Final = "id"
+NARROW: Final = 22  # what a column of text keeps on a narrow terminal
 GAP: Final = "  "
 
 
@@ -29,23 +31,42 @@ def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int) -> str:
-    """Aligned columns, numbers to the right, no wider than the terminal: columns that do not fit are left out.
+    """Aligned columns, numbers to the right, no wider than the terminal.
 
+    Long texts but ids give way first, down to NARROW; columns that do not fit even so are left out.
     rows: as many cells each as the header.
     """
-    cells = [[_clipped(cell(value)) for value in row] for row in rows]
+    cells = [[_clipped(cell(value), WIDEST_CELL) for value in row] for row in rows]
     right = [all(isinstance(row[at], (int, float)) or row[at] is None for row in rows) for at in range(len(header))]
     widths = [max([display_width(name), *(display_width(row[at]) for row in cells)]) for at, name in enumerate(header)]
+    least = [
+        full if number or name == ID else min(full, max(NARROW, display_width(name)))
+        for name, full, number in zip(header, widths, right, strict=True)
+    ]
     shown = 0
     room = width + len(GAP)
-    while shown < len(header) and (room := room - widths[shown] - len(GAP)) >= 0:
+    while shown < len(header) and room >= least[shown] + len(GAP):
+        room -= least[shown] + len(GAP)
         shown += 1
     shown = max(shown, min(3, len(header)))
+    taken = _shared(widths[:shown], least[:shown], room=max(room, 0))
     lines = [
-        GAP.join(_padded(text, widths[at], right=right[at]) for at, text in enumerate(row[:shown])).rstrip()
+        GAP.join(
+            _padded(_clipped(text, columns), columns, right=number)
+            for text, columns, number in zip(row[:shown], taken, right, strict=False)
+        ).rstrip()
         for row in [list(header), *cells]
     ]
     return "\n".join(lines) + "\n"
+
+
+def _shared(full: Sequence[int], least: Sequence[int], *, room: int) -> list[int]:
+    """Widths from the least on, the narrowest wish met first, until the room is used up."""
+    taken = list(least)
+    while room and (short := [at for at, wish in enumerate(full) if taken[at] < wish]):
+        taken[min(short, key=taken.__getitem__)] += 1
+        room -= 1
+    return taken
 
 
 def cell(value: Any) -> str:
@@ -74,12 +95,12 @@ def _char_width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def _clipped(text: str) -> str:
-    """On one line, control characters shown as dots, cut to what a cell may take."""
+def _clipped(text: str, widest: int) -> str:
+    """On one line, control characters shown as dots, cut to `widest` columns."""
     text = "".join("·" if unicodedata.category(char) == "Cc" else char for char in text)
-    if display_width(text) <= WIDEST_CELL:
+    if display_width(text) <= widest:
         return text
-    room, kept = WIDEST_CELL - 1, ""
+    room, kept = widest - 1, ""
     for char in text:
         room -= _char_width(char)
         if room < 0:

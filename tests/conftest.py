@@ -7,6 +7,8 @@ import pytest
 
 from tests.planted import write_planted
 
+os.environ["COLUMNS"] = "120"  # tables do not follow the terminal that the tests are run from
+
 DATASETS = Path(os.environ.get("TWOTOWER_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))
 
 

@@ -100,8 +100,9 @@ def test_an_encoder_trains_exports_and_answers(
     assert "4993" not in {hit.id for hit in new}
 
 
-def test_the_notebooks_new_user(subset: Path, tmp_path: Path) -> None:
+def test_the_notebooks_new_user(subset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten films, each once, with ratings that exist: the notebook counts duplicates and shows seven of ten."""
+    monkeypatch.setenv("COLUMNS", "80")
     bundle(load_config(subset / "notebook-mlp.toml", overrides=["train.epochs=1"]), tmp_path)
     taste = {"Comedy": 5, "Romance": 5, "Sci-Fi": 5, "Action": 1, "Horror": 1}
     asked = [str(tmp_path), "--features", json.dumps(taste)]

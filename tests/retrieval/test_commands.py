@@ -90,6 +90,13 @@ def test_a_table_is_aligned(shared: Path, capsys: Captured) -> None:
     assert clipped.splitlines()[2] == "a·b·[0m"
     narrow = table(["a", "b", "c", "d"], [["x" * 10] * 4], width=36)
     assert narrow.splitlines()[0].split() == ["a", "b", "c"]
+    row = ["a-long-id-" * 4, 4.37, "a long title " * 3, "Action|Comedy|" * 3, 1]
+    squeezed = table(["id", "rating", "title", "genres", "Action"], [row], width=98).splitlines()
+    assert squeezed[0].split() == ["id", "rating", "title", "genres"]
+    assert squeezed[1].split()[0] == row[0]
+    assert squeezed[1].count("…") == 2
+    assert all(len(line) <= 98 for line in squeezed)
+    assert table(["title", "n"], [["a long title " * 3, 1]], width=98).splitlines()[1].count("title") == 3
 
 
 @pytest.mark.parametrize(
