@@ -8,9 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retrieval.csr import CSR
 from retrieval.vocabulary import FIRST
 
 Rows = npt.NDArray[np.int64]
+
+SHOWN = 8  # of what was shown beside a choice, drawn anew each epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,19 +23,23 @@ class Histories:
     users: (u,) int64 user rows, those with at least one item. starts: (u + 1,) int64 into the rest.
     items: (n,) int64 item rows. values: (n,) float32, scaled to [-1, 1], NaN where missing; None where
     nothing reads them.
-    negatives: (n,) bool, true where the item was shown and not chosen; None where the data does not say.
+    shown: for each of `items` the item rows that were shown beside it and not chosen; None where the data does not say.
     """
 
     users: Rows
     starts: Rows
     items: Rows
     values: npt.NDArray[np.float32] | None = None
+    shown: CSR | None = None
 
     @classmethod
-    def from_rows(cls, users: Rows, items: Rows, values: npt.NDArray[np.float32] | None = None) -> "Histories":
+    def from_rows(
+        cls, users: Rows, items: Rows, values: npt.NDArray[np.float32] | None = None, shown: CSR | None = None
+    ) -> "Histories":
         """users, items: (n,) rows sorted by user, oldest first within one."""
         present, first = np.unique(users, return_index=True)
-        return cls(users=present, starts=np.append(first, len(users)).astype(np.int64), items=items, values=values)
+        starts = np.append(first, len(users)).astype(np.int64)
+        return cls(users=present, starts=starts, items=items, values=values, shown=shown)
 
     @property
     def lengths(self) -> Rows:
@@ -43,7 +50,8 @@ class Histories:
         owner = np.repeat(np.arange(len(self.users)), self.lengths)
         order = np.lexsort((generator.random(len(self.items)), owner))
         values = None if self.values is None else self.values[order]
-        return Histories(users=self.users, starts=self.starts, items=self.items[order], values=values)
+        shown = None if self.shown is None else self.shown.take(order)
+        return Histories(users=self.users, starts=self.starts, items=self.items[order], values=values, shown=shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,8 @@ class Batch:
     users: (batch,) int64 user rows. rows: (batch, width) int64 rows of the item vocabulary (item row + 2).
     lengths: (batch,) int64, at least 1. fresh: (batch,) int64: the newest `fresh` items are targets, the older ones
     are there to be read. values: (batch, width) float32 or None.
+    shown: (batch, width, some) int64 rows of the item vocabulary: what was shown beside an item and not chosen, padded
+    with zeros; None where nothing was.
     """
 
     users: Tensor
@@ -60,6 +70,7 @@ class Batch:
     lengths: Tensor
     fresh: Tensor
     values: Tensor | None = None
+    shown: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch elsewhere; Lightning calls it."""
@@ -69,6 +80,7 @@ class Batch:
             lengths=self.lengths.to(device),
             fresh=self.fresh.to(device),
             values=None if self.values is None else self.values.to(device),
+            shown=None if self.shown is None else self.shown.to(device),
         )
 
 
@@ -132,21 +144,41 @@ def batches(
     )
     starts = np.append(0, edges[:-1])
     for number in generator.permutation(len(edges)):
-        yield gather(histories, windows, order[starts[number] : edges[number]])
+        yield gather(histories, windows, order[starts[number] : edges[number]], generator=generator)
 
 
-def gather(histories: Histories, windows: Windows, chosen: Rows) -> Batch:
-    """The chosen windows as tensors."""
+def gather(histories: Histories, windows: Windows, chosen: Rows, *, generator: np.random.Generator) -> Batch:
+    """The chosen windows as tensors. generator: draws what was shown, where that is known."""
     lengths = windows.lengths[chosen]
     offset = np.arange(int(lengths.max()))  # (width,)
     inside = offset < lengths[:, None]  # (batch, width)
     position = np.where(inside, windows.end[chosen][:, None] - 1 - offset, 0)
     rows = np.where(inside, histories.items[position] + FIRST, 0)
     values = None if histories.values is None else np.where(inside, histories.values[position], np.float32(0))
+    fresh = (windows.end - windows.target)[chosen]
+    shown = None
+    if histories.shown is not None:
+        shown = some_shown(histories.shown, position, wanted=offset < fresh[:, None], generator=generator)
     return Batch(
         users=torch.from_numpy(histories.users[windows.owner[chosen]]),
         rows=torch.from_numpy(rows),
         lengths=torch.from_numpy(lengths),
-        fresh=torch.from_numpy((windows.end - windows.target)[chosen]),
+        fresh=torch.from_numpy(fresh),
         values=None if values is None else torch.from_numpy(values),
+        shown=None if shown is None else torch.from_numpy(shown),
     )
+
+
+def some_shown(shown: CSR, position: Rows, *, wanted: npt.NDArray[np.bool_], generator: np.random.Generator) -> Rows:
+    """At most `SHOWN` of what was shown beside each item, a stretch of its list that starts anywhere and goes round.
+
+    position: (batch, width) of the items; wanted: (batch, width), where anything is asked for.
+    Returns (batch, width, some) rows of the item vocabulary, zeros after.
+    """
+    count = np.where(wanted, shown.lengths[position], 0)  # (batch, width)
+    place = np.arange(min(SHOWN, int(count.max(initial=0))))
+    begin = generator.integers(0, np.maximum(count, 1))
+    inside = place < count[:, :, None]  # (batch, width, some)
+    turned = (begin[:, :, None] + place) % np.maximum(count, 1)[:, :, None]
+    entry = np.where(inside, shown.indptr[position][:, :, None] + turned, 0)
+    return np.where(inside, np.append(shown.indices, 0)[entry] + FIRST, 0)

@@ -109,6 +109,7 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
             positions=given(train.positions),
             teaching=given(train.teaching),
             item_dropout=hidden,
+            impressions=train.impressions or 0.0,  # a training of before there were any
         ),
         frequency=frequency,
     )

@@ -59,6 +59,18 @@ def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth
     return Truth(users=users, history=lists(before), wanted=lists(wanted), seen=lists(known))
 
 
+def shown(dataset: Dataset) -> CSR | None:
+    """What was shown beside each training row and not chosen, in the order of the rows; None without impressions."""
+    trains = dataset.interactions.get_column("split") == "train"
+    row = trains.cum_sum().to_numpy().astype(np.int64) - 1
+    choice = dataset.impressions.get_column("choice").to_numpy()
+    trained = trains.to_numpy()[choice]
+    if not trained.any():
+        return None
+    items = dataset.impressions.get_column("item").to_numpy()[trained].astype(np.int64)
+    return from_pairs(row[choice[trained]], items, height=int(trains.sum()))
+
+
 def newest_first(history: CSR, max_length: int) -> Rows:
     """Lists of item rows, oldest first -> rows of the item vocabulary as a tower takes them. (n, k) int64."""
     offset = np.arange(min(max_length, int(history.lengths.max(initial=0))))
@@ -102,6 +114,7 @@ class DataModule(lightning.LightningDataModule):
             scaled(train.get_column("value"), dataset.preprocess.values)
             if config.train.objective == "rating"
             else None,
+            shown(dataset),
         )
         self.users = tensors(dataset.preprocess.encode_table("user", dataset.users))
         self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))

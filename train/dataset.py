@@ -15,6 +15,7 @@ from retrieval.errors import DataError
 from train import entities, splits
 from train import preprocess as preprocessing
 from train.config import Config
+from train.impressions import beside_choices
 from train.preprocess import Preprocess
 from train.tables import read, write
 
@@ -33,8 +34,9 @@ class Dataset:
     users, items: row i is user or item row i; the id column first, the title next, then in the order of the file.
     interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
         dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
-    impressions: user, item (UInt32 rows) of what was shown and not chosen, in the order of the file; empty where the
-        config names no column that says it. No part of a history, of the truth or of what is excluded.
+    impressions: user, item (UInt32 rows) of what was shown and not chosen, and choice, the position in `interactions`
+        of what the user chose instead (`impressions.beside_choices`), in the order of the file; empty where the config
+        names no column that says it. No part of a history, of the truth or of what is excluded.
     duplicates: earlier interactions of a pair that were dropped.
     """
 
@@ -51,7 +53,7 @@ class Dataset:
         return self.interactions.filter(pl.col("split").is_in(list(names)))
 
     def fingerprint(self) -> str:
-        """First 16 hex digits of sha256 over the interactions' ids, values, times and splits."""
+        """First 16 hex digits of sha256 over the interactions' ids, values, times and splits, and the impressions."""
         digest = hashlib.sha256()
         for frame in (self.users, self.items):
             digest.update("\0".join(frame.get_column(frame.columns[0]).to_list()).encode())
@@ -59,6 +61,8 @@ class Dataset:
             known = column.is_not_null()
             digest.update(known.to_numpy().tobytes())
             digest.update(column.to_physical().filter(known).to_numpy().tobytes())
+        if self.impressions.height:
+            digest.update(self.impressions.select("item", "choice").to_numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
@@ -93,8 +97,9 @@ def prepare(config: Config) -> Dataset:
         pl.col(side).cast(pl.Enum(frame.get_column(frame.columns[0]))).to_physical().cast(pl.UInt32)
         for side, frame in (("user", users), ("item", items))
     )
-    shown = raw.get_column("negative")
-    impressions, raw = raw.filter(shown).select("user", "item"), raw.filter(~shown)
+    raw = raw.with_row_index("place")
+    negative = raw.get_column("negative")
+    shown, raw = raw.filter(negative), raw.filter(~negative)
     if raw.height == 0:
         raise DataError(f'{table.path}: column "{data.negative}" is true in every row; nothing was chosen')
     ordered = raw[_order(raw.get_column("user"), raw.get_column("time"))]
@@ -108,6 +113,7 @@ def prepare(config: Config) -> Dataset:
     column = ordered.get_column("split") if "split" in ordered.columns else None
     split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
     interactions = ordered.select("user", "item", "value", "time").with_columns(split)
+    impressions = beside_choices(shown, ordered)
     config = _with_history_length(config, interactions)
     fitted = preprocessing.fit(
         features={"user": config.user_features, "item": config.item_features},

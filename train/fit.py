@@ -78,6 +78,8 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
     data = DataModule(dataset, config, ordered=ordered)
     frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
     pair = build.pair(config, dataset.preprocess, frequency=frequency)
+    if data.histories.shown is not None:
+        pair.supply(build.frequency(data.histories.shown.indices, catalogue=dataset.items.height))
     last = work / checkpoint.LAST_NAME
     dim = build.given(config.model.dim)
     catalogue, window = dataset.items.height, WINDOW if ordered else WINDOW_UNORDERED

@@ -204,5 +204,8 @@ class Train:
     )
     temperature: float | None = key(None, "Temperature of the softmax that training starts from.", above=0)
     id_dropout: float | None = key(None, "Share of ids and features hidden, so that unseen ones work.", low=0, below=1)
+    impressions: float | None = key(
+        None, "Weight of the choice among what was shown (data.negative), beside that among all items.", low=0
+    )
     seed: int = key(0, "The same seed on the same CPU gives the same bytes.", low=0)
     accelerator: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu", "mps"))

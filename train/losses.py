@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+NOTHING = -1e9  # the score of what is not there
 CHUNK = 1 << 20  # logits held at a time: 4 MB stay in the cache between the product, the exponential and the gradient
 
 
@@ -28,6 +29,8 @@ class Examples:
     value: (n,) what the user said of the item, scaled to [-1, 1], NaN for nothing; only `rating` reads it.
     weight: (n,) how much an example counts; sums to 1.
     negative: (n,) int64, the column of an item to be ranked below the target; only `bpr` reads it.
+    shown: (n, m) int64, the columns of what was shown beside the target and not chosen, negative for none; only
+        `choice` reads it.
     """
 
     users: Tensor
@@ -40,6 +43,7 @@ class Examples:
     present: Tensor | None = None
     value: Tensor | None = None
     negative: Tensor | None = None
+    shown: Tensor | None = None
 
 
 Objective = Callable[[Examples], Tensor]
@@ -89,6 +93,21 @@ def bpr(examples: Examples) -> Tensor:
     lead = examples.pull - examples.items[examples.negative]  # (n, dim)
     margin = (examples.users * lead).sum(dim=-1) * examples.scale
     return -(functional.logsigmoid(margin) * examples.weight).sum()
+
+
+def choice(examples: Examples) -> Tensor:
+    """-log of the target's share among it and what was shown beside it: what the user did choose from.
+
+    McFadden, "Conditional logit analysis of qualitative choice behavior", 1974. Nothing where nothing was shown.
+    Stands beside a softmax over the catalogue, which knows that all else was not chosen, yet not what was seen.
+    """
+    assert examples.shown is not None
+    users = examples.users * examples.scale
+    own = (users * examples.items[examples.target]).sum(dim=-1, keepdim=True)  # (n, 1)
+    others = examples.items[examples.shown.clamp(min=0)] @ users[:, :, None]  # (n, m, 1)
+    scores = torch.cat([own, others[:, :, 0].masked_fill(examples.shown < 0, NOTHING)], dim=1)
+    loss: Tensor = ((scores.logsumexp(dim=1) - own[:, 0]) * examples.weight).sum()
+    return loss
 
 
 def rating(examples: Examples) -> Tensor:

@@ -11,10 +11,11 @@ from torch.nn import functional
 from retrieval.vocabulary import FIRST, UNKNOWN
 from train.batches import Batch
 from train.features import Inputs, drop, unit
-from train.losses import OBJECTIVES, Examples, log_inclusion
+from train.losses import OBJECTIVES, Examples, choice, log_inclusion
 from train.teacher import Teacher
 from train.towers import ItemTower, UserTower
 
+COMPARING = ("softmax", "sampled-softmax", "in-batch")  # objectives that set the target against many at once
 MAX_SCALE = 40.0  # e^-80, the smallest term of the softmax, is still a float32
 
 
@@ -27,6 +28,7 @@ class PairOptions:
     positions: how many of a window's targets are trained in a pass, drawn at random; 0 for all.
     teaching: share of the pull given to the teacher's expected item.
     item_dropout: how often an item of a history is read as unknown.
+    impressions: weight of the choice among what was shown, beside that of the whole catalogue.
     """
 
     objective: str
@@ -36,12 +38,14 @@ class PairOptions:
     positions: int = 0
     teaching: float = 0.0
     item_dropout: float = 0.0
+    impressions: float = 0.0
 
 
 class Pair(nn.Module):
     """The two towers, the temperature, and what a batch is worth to them."""
 
     frequency: Tensor
+    impressions: Tensor
 
     def __init__(
         self,
@@ -59,6 +63,11 @@ class Pair(nn.Module):
         self.objective = OBJECTIVES[options.objective]
         self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
         self.register_buffer("frequency", frequency, persistent=False)
+        self.register_buffer("impressions", torch.zeros_like(frequency), persistent=False)
+
+    def supply(self, impressions: Tensor) -> None:
+        """Say what share of what was shown and not chosen each item is: (items,) float32."""
+        self.impressions = impressions
 
     @property
     def scale(self) -> Tensor:
@@ -71,7 +80,7 @@ class Pair(nn.Module):
         """
         rows = batch.rows  # (batch, width)
         taught = self.teacher.draw(rows) if self.teacher is not None else None
-        candidates, local, lesson, inclusion = self._candidates(batch, taught)
+        candidates, (local, lesson, passed), inclusion = self._candidates(batch, taught)
         vectors = self.item_tower({name: values[candidates] for name, values in items.items()})  # (c, dim)
         table = torch.cat([self.user_tower.reserved_vectors(), vectors])  # rows as in the item vocabulary
         # The newest item is only ever a target, so the slot of item k, counted from the newest, is k.
@@ -97,50 +106,71 @@ class Pair(nn.Module):
             share = self.options.teaching * known[:, None]
             pull = pull * (1 - share) + vectors[columns] * share
             present = torch.cat([present, columns[:, None]], dim=1)
+        beside = None
+        if passed is not None:
+            beside = following(batch, passed).flatten(0, 1)[slots] - FIRST  # (n, some), negative for none
+            present = torch.cat([present, torch.where(beside >= 0, beside, target[:, None])], dim=1)
         weight = torch.full_like(chosen[:, 0], 1 / max(len(chosen), 1))
-        return self.objective(
-            Examples(
-                users=chosen,
-                items=vectors,
-                target=target,
-                scale=self.scale,
-                pull=pull,
-                weight=weight,
-                log_inclusion=inclusion,
-                present=present,
-                value=None if batch.values is None else target_values(batch, slots),
-                negative=torch.randint(len(vectors), (len(chosen),)) if self.options.objective == "bpr" else None,
-            )
+        examples = Examples(
+            users=chosen,
+            items=vectors,
+            target=target,
+            scale=self.scale,
+            pull=pull,
+            weight=weight,
+            log_inclusion=inclusion,
+            present=present,
+            value=None if batch.values is None else following(batch, batch.values).flatten()[slots],
+            negative=lesser(len(vectors), target, beside) if self.options.objective == "bpr" else None,
+            shown=beside,
         )
+        loss = self.objective(examples)
+        if beside is not None and self.options.objective in COMPARING:
+            loss = loss + self.options.impressions * choice(examples)
+        return loss
 
-    def _candidates(self, batch: Batch, taught: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Which items a batch needs: item rows (c,), rows and `taught` counted in them (from FIRST), log inclusion."""
+    def _candidates(
+        self, batch: Batch, taught: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None], Tensor | None]:
+        """Which items a batch needs: item rows (c,); rows, `taught` and `shown` counted in them (from FIRST); log
+        inclusion.
+        """
         catalogue = len(self.frequency)
         device = batch.rows.device
         sampled = self.options.objective == "sampled-softmax"
         if self.options.objective in ("softmax", "bpr"):
-            return torch.arange(catalogue, device=device), batch.rows, taught, None
-        asked = batch.rows if taught is None else torch.cat([batch.rows, taught])  # (batch or twice it, width)
-        drawn = asked.flatten()
+            return torch.arange(catalogue, device=device), (batch.rows, taught, batch.shown), None
+        asked = [rows for rows in (batch.rows, taught, batch.shown) if rows is not None]
+        drawn = [rows.flatten() for rows in asked]
         if sampled:
-            uniform = torch.randint(catalogue, (self.options.candidates,), device=device) + FIRST
-            drawn = torch.cat([uniform, drawn])
-        distinct, position = torch.unique(drawn, return_inverse=True)
-        local = position[len(drawn) - asked.numel() :].view_as(asked)
+            drawn = [torch.randint(catalogue, (self.options.candidates,), device=device) + FIRST, *drawn]
+        distinct, position = torch.unique(torch.cat(drawn), return_inverse=True)
         padding = int(distinct[0] == 0)  # padding, if any, sorts first
-        local = torch.where(asked != 0, local + (FIRST - padding), 0)
         chosen = distinct[padding:] - FIRST
-        lesson = local[len(batch.rows) :] if taught is not None else None
+        counted = iter(position.split([len(rows) for rows in drawn])[-len(asked) :])
+        local, lesson, passed = (
+            None if rows is None else torch.where(rows != 0, next(counted).view_as(rows) + (FIRST - padding), 0)
+            for rows in (batch.rows, taught, batch.shown)
+        )
+        assert local is not None
         if self.options.objective == "rating":  # nothing is compared with, so nothing is corrected for
-            return chosen, local[: len(batch.rows)], lesson, None
-        n = int(batch.fresh.sum())
+            return chosen, (local, lesson, passed), None
         inclusion = log_inclusion(
             self.frequency,
-            targets=n,
+            targets=int(batch.fresh.sum()),
             uniform=self.options.candidates if sampled else 0,
-            supplied=None if self.teacher is None else -torch.expm1(n * torch.log1p(-self.teacher.frequency)),
+            supplied=self._supplied(batch),
         )
-        return chosen, local[: len(batch.rows)], lesson, inclusion[chosen]
+        return chosen, (local, lesson, passed), inclusion[chosen]
+
+    def _supplied(self, batch: Batch) -> Tensor | None:
+        """The probability that a batch's lessons or impressions hold each item: (items,); None without any."""
+        absent = []
+        if self.teacher is not None:
+            absent.append(int(batch.fresh.sum()) * torch.log1p(-self.teacher.frequency))
+        if batch.shown is not None:
+            absent.append(int((batch.shown != 0).sum()) * torch.log1p(-self.impressions.clamp(max=1 - 1e-6)))
+        return -torch.expm1(torch.stack(absent).sum(dim=0)) if absent else None
 
     def _pull(self, batch: Batch, local: Tensor, table: Tensor, slots: Tensor, following: Tensor) -> Tensor:
         """What each example is drawn to: the next item, and with a horizon those after it. (n, dim)."""
@@ -186,11 +216,22 @@ def thinned(slots: Tensor, target: Tensor, *, width: int, most: int) -> tuple[Te
     return slots[kept], target[kept]
 
 
-def target_values(batch: Batch, slots: Tensor) -> Tensor:
-    """What the user said of each example's target: (n,)."""
-    assert batch.values is not None
-    oldest = batch.values.gather(1, batch.lengths[:, None] - 1)
-    return torch.cat([oldest, batch.values[:, :-1]], dim=1).flatten()[slots]
+def following(batch: Batch, values: Tensor) -> Tensor:
+    """What stands beside the item that follows the state at each slot. values: (batch, width, ...) by item."""
+    width = batch.rows.shape[1]
+    offset = torch.arange(width, device=values.device)
+    item = torch.where(offset > 0, offset - 1, batch.lengths[:, None] - 1)  # (batch, width)
+    return values[torch.arange(len(item), device=values.device)[:, None], item]
+
+
+def lesser(items: int, target: Tensor, shown: Tensor | None) -> Tensor:
+    """For each example an item that its target is to beat: one shown beside it, where there is; else any. (n,)."""
+    drawn = torch.randint(items, (len(target),), device=target.device)
+    if shown is None or shown.shape[1] == 0:
+        return drawn
+    place = torch.rand(shown.shape, device=shown.device).masked_fill(shown < 0, -1.0).argmax(dim=1, keepdim=True)
+    beside = shown.gather(1, place)[:, 0]
+    return torch.where(beside >= 0, beside, drawn)
 
 
 def horizon_weights(batch: Batch, horizon: float) -> Tensor:

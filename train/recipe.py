@@ -81,6 +81,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             teaching=_teaching(train, facts) if train.teaching is None else train.teaching,
             start=train.start or ("linear" if closed else "spectral"),
             averaging=train.averaging or 2.0 * steps,
+            impressions=1.0 if train.impressions is None else train.impressions,
             id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
         ),
     )

@@ -141,9 +141,10 @@ def test_what_was_shown_and_not_chosen_stands_apart(tmp_path: Path) -> None:
     text = "user_id,item_id,shown\na,1,0\na,2,1\nb,3,yes\nb,1,no\na,3,\n"
     dataset = prepared(tmp_path, text, data='negative = "shown"')
     named = [
-        (dataset.users["user_id"][user], dataset.items["item_id"][item]) for user, item in dataset.impressions.rows()
+        (dataset.users["user_id"][user], dataset.items["item_id"][item], choice)
+        for user, item, choice in dataset.impressions.rows()
     ]
-    assert named == [("a", "2"), ("b", "3")]
+    assert named == [("a", "2", 1), ("b", "3", 2)]
     assert dataset.interactions.height == 3
     assert dataset.items["item_id"].to_list() == ["1", "2", "3"]
     assert prepared(tmp_path, SMALL).impressions.height == 0
