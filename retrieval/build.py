@@ -83,7 +83,7 @@ def build_index(
         for block in progress(source, label="Embedding items", total=total, size=BLOCK_ROWS) if total else source:
             whole = table.write(block, schema.item)
             ids += whole.column(0).to_pylist()
-            records += json_lines(whole.select(whole.column_names[1:]))
+            records += json_lines(whole, leave_out=whole.column_names[:1])
             vectors.write(embed_items(tower, whole))
     refuse_duplicates(ids, named)
     staged.replace(draft.path(ITEMS))
@@ -182,7 +182,7 @@ def write_items(draft: Draft, table: pa.Table) -> None:
     pq.write_table(table, draft.path(ITEMS), row_group_size=BLOCK_ROWS)
     ids = table.column(0).to_pylist()
     refuse_duplicates(ids, str(draft.folder / ITEMS))
-    lookup.write(draft.path(ITEMS_LOOKUP), ids, json_lines(table.select(table.column_names[1:])))
+    lookup.write(draft.path(ITEMS_LOOKUP), ids, json_lines(table, leave_out=table.column_names[:1]))
 
 
 def as_catalog(table: pa.Table, tower: TowerSchema, *, like: pa.Schema | None = None, source: object) -> pa.Table:

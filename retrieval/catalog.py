@@ -129,8 +129,8 @@ def json_lines(table: "pa.Table", *, leave_out: Sequence[str] = ()) -> Iterator[
     names = [field.name for field in table.schema if field.name not in leave_out and not _is_vector(field.type)]
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain).encode
     for start in range(0, table.num_rows, 8192):
-        rows = table.slice(start, 8192).select(names)
-        columns = [column.to_pylist() for column in rows.columns]
+        rows = table.slice(start, 8192)
+        columns = [rows.column(name).to_pylist() for name in names]
         for values in zip(*columns, strict=True) if names else [()] * rows.num_rows:
             record = dict(zip(names, values, strict=True))
             try:

@@ -148,7 +148,7 @@ def _stage(draft: Draft, table: pa.Table, vectors: npt.NDArray[np.float32], remo
     if table.num_rows:
         pq.write_table(table, draft.path(ADDED))
         lookup.write(
-            draft.path(ADDED_LOOKUP), table.column(0).to_pylist(), json_lines(table.select(table.column_names[1:]))
+            draft.path(ADDED_LOOKUP), table.column(0).to_pylist(), json_lines(table, leave_out=table.column_names[:1])
         )
         np.save(draft.path(ADDED_VECTORS), np.ascontiguousarray(vectors), allow_pickle=False)
     if len(removed):

@@ -78,7 +78,7 @@ def write_users(draft: Draft, users: "pa.Table") -> None:
 
 def write_users_lookup(draft: Draft, users: "pa.Table") -> None:
     ids = texts(users.column(0).combine_chunks()).to_pylist()
-    lookup.write(draft.path(USERS_LOOKUP), ids, json_lines(users.select(users.column_names[1:])))
+    lookup.write(draft.path(USERS_LOOKUP), ids, json_lines(users, leave_out=users.column_names[:1]))
 
 
 def sample_users(draft: Draft, schema: Schema, *, count: int, seed: int) -> "pa.Table | None":

@@ -177,6 +177,22 @@ def test_two_tables_made_by_hand_go_through_without_an_edit(tmp_path: Path, caps
     assert all(float(str(hit["List Price"])) > 34 for hit in answer["hits"])
 
 
+def test_interactions_alone_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No table of items or users: ids are all that is known and shown."""
+    random = np.random.default_rng(0)
+    lines = [f"u{user},{2 * random.integers(12) + user % 2}" for user in range(40) for _ in range(9)]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user,item", *lines]) + "\n", encoding="utf-8")
+    config, out = tmp_path / "twotower.toml", tmp_path / "out"
+    cli("-q", "init", tmp_path / "clicks.csv", "-o", config)
+    cli("-q", "run", config, "--out", out, "--baselines", "popularity", *QUICK)
+    for asked in (["query", out, "--user", "u3"], ["query", out, "--history", "1,3"], ["similar", out, "5"]):
+        [answer] = answers(capsys, *asked, "-k", 4)
+        assert [set(hit) for hit in answer["hits"]] == [{"id", "score"}] * 4
+    (tmp_path / "new.csv").write_text("item\n100\n", encoding="utf-8")
+    cli("-q", "index", "add", out, "--items", tmp_path / "new.csv")
+    assert len(Retriever.open(out).similar("100", k=3)) == 3
+
+
 def test_an_interrupted_run_exits_130_and_the_bundle_answers(bundle: Path, planted: Path) -> None:
     command = [sys.executable, "-m", "twotower", "run", str(planted), "--out", str(bundle), "--set", "train.epochs=500"]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
