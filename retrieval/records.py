@@ -6,7 +6,7 @@ Missing is NaN for a number, a vector of NaN for a vector, "" for text, an empty
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Record: TypeAlias = Mapping[str, Any]
 Batch: TypeAlias = dict[str, npt.NDArray[Any]]
+
+LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 def text_of(value: Any) -> str:
@@ -101,7 +103,7 @@ def _number(_feature: Feature, value: Any) -> float:
 
 def _float32(value: float) -> float:
     """A float that fits in float32; beyond its range it is infinite, which the towers take for missing."""
-    return value if abs(value) <= 3.4028234e38 or math.isnan(value) else math.copysign(math.inf, value)
+    return value if abs(value) <= LARGEST or math.isnan(value) else math.copysign(math.inf, value)
 
 
 def _text(_feature: Feature, value: Any) -> str:

@@ -76,6 +76,8 @@ def test_a_wrong_value_is_named(record: dict[str, Any], words: str) -> None:
 
 def test_numbers_beyond_float32_are_infinite_not_an_error() -> None:
     assert batch_of([AGE], [{"age": 1e300}, {"age": -1e39}])["age"].tolist() == [math.inf, -math.inf]
+    largest = float(np.finfo(np.float32).max)
+    assert batch_of([AGE], [{"age": largest}])["age"].tolist() == [largest]
 
 
 @given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)))
