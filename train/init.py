@@ -12,6 +12,7 @@ import polars as pl
 from retrieval.errors import ConfigError, DataError
 from retrieval.schema import SIDES, Feature, Side
 from train import guess
+from train.columns import ids
 from train.config import load
 from train.config_text import render
 from train.dataset import Dataset, prepare
@@ -120,18 +121,31 @@ def _key(table: Table, own: Table | None, side: Side, candidates: Sequence[str],
             assert held is not None
             ranked.append((guess.overlap(found, held), _Key(name, match)))
         elif by_name:
-            raise DataError(
-                f'{own.path}: no column has the values of "{name}" of {table.path}, each once; is it the {side}s?'
-            )
+            raise DataError(_no_key(own, found, name, table.path, side))
     best = max(ranked, key=lambda entry: entry[0], default=None)
     if best is not None and (by_name or best[0] > 0):
         return best[1]
-    problem = (
-        f'column "{candidates[0]}" has empty values or fractions'
-        if by_name
-        else f"no column looks like the id of a {side} among " + ", ".join(f'"{name}"' for name in table.columns)
+    if by_name:
+        where = f'{table.path}: column "{candidates[0]}"'
+        ids(table.frame.get_column(candidates[0]), where=where, text=table.text)  # says the row, if it is a row
+        raise DataError(f"{where} has fractions, which are no ids; write the config by hand if another column has them")
+    names = ", ".join(f'"{name}"' for name in table.columns)
+    raise DataError(
+        f"{table.path}: no column looks like the id of a {side} among {names}; "
+        f"rename the column to {side}_id, or write the config by hand"
     )
-    raise DataError(f"{table.path}: {problem}; rename the column to {side}_id, or write the config by hand")
+
+
+def _no_key(own: Table, wanted: pl.Series, name: str, source: Path, side: Side) -> str:
+    """Why no column of a table of users or items holds the ids of the interactions, once each."""
+    same = guess.id_series(own, name) if name in own.columns else None
+    if same is not None and guess.overlap(wanted, same) > 0:
+        repeated = same.filter(same.is_duplicated() & same.is_not_null())
+        return (
+            f'{own.path}: {side} id "{repeated[0]}" of column "{name}" occurs more than once '
+            f"({repeated.n_unique():,} such ids); keep one row an id"
+        )
+    return f'{own.path}: no column has the values of "{name}" of {source}, each once; is it the {side}s?'
 
 
 def _data(table: Table, tables: dict[Side, Table | None], keys: dict[Side, _Key], out: Path) -> dict[str, str]:

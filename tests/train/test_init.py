@@ -186,9 +186,21 @@ def test_tables_without_users_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'i\.csv: no column looks like the id of a user among "x"'):
         write_config(tmp_path / "i.csv", out=tmp_path / "t.toml")
     (tmp_path / "i.csv").write_text("user_id,item_id\na,1\n,2\n")
-    with pytest.raises(DataError, match=r'column "user_id" has empty values'):
+    with pytest.raises(DataError, match=r'i\.csv: column "user_id": row 2 has no id'):
+        write_config(tmp_path / "i.csv", out=tmp_path / "t.toml")
+    (tmp_path / "i.csv").write_text("user_id,item_id\na,1.5\nb,2\n")
+    with pytest.raises(DataError, match=r'column "item_id" has fractions'):
         write_config(tmp_path / "i.csv", out=tmp_path / "t.toml")
     assert [path.name for path in tmp_path.iterdir()] == ["i.csv"]
+
+
+def test_an_item_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("user,item\na,x\nb,y\nb,x\n")
+    (tmp_path / "items.csv").write_text("item,price\nx,1\ny,2\nx,3\n")
+    with pytest.raises(
+        DataError, match=r'items\.csv: item id "x" of column "item" occurs more than once'
+    ):
+        write_config(tmp_path / "i.csv", items=tmp_path / "items.csv", out=tmp_path / "t.toml")
 
 
 def test_json_lines_and_lists(tmp_path: Path) -> None:
