@@ -11,7 +11,8 @@ import click
 @click.option(
     "--baselines",
     metavar="NAMES",
-    help='Which, comma-separated; "all", "none". By default those that take seconds.',
+    help="Which, comma-separated: popularity, recent-popularity, itemknn, transitions, ease, ials, bpr; "
+    '"all" (but bpr), "none". By default those that take seconds.',
 )
 @click.option("-k", "ks", metavar="K,K", default="5,10,20", show_default=True, help="Lengths of list to measure at.")
 @click.option("--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="For tuning each baseline.")

@@ -18,6 +18,7 @@ MODEL: Final = "two towers"
 OWN: Final = "#3b82f6"
 RIVAL: Final = "#f59e0b"
 GREYS: Final = ("#8b98a9", "#a78b9b", "#7fa08c", "#a39a7c", "#8f8fb3", "#b08f8f")
+DASHES: Final = ([1, 0], [1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [12, 4], [4, 2], [2, 2])  # tell greys apart
 GROUPS: Final = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#06b6d4", "#ec4899")
 FADED: Final = "#9aa4b255"
 
@@ -47,22 +48,28 @@ def recall_against_k(judged: "Evaluation") -> Spec:
     rows = [{"model": name, "k": k, "recall": value} for name, points in curves.items() for k, value in points.items()]
     chart = (
         alt.Chart(_values(rows), height=480)
-        .mark_line(point=alt.OverlayMarkDef(size=28), strokeWidth=2.5)
+        .mark_line(strokeWidth=2.5)
         .encode(
             x=alt.X("k:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100])),
-            y=alt.Y("recall:Q", axis=alt.Axis(format=".2~f"), title="recall"),
+            y=alt.Y("recall:Q", axis=alt.Axis(format="%", tickCount=8), title="recall"),
             color=alt.Color(
                 "model:N",
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),
-                legend=alt.Legend(title=None, orient="bottom", columns=3),
+                legend=alt.Legend(title=None, orient="bottom", columns=3, symbolType="stroke", symbolStrokeWidth=2.5),
+            ),
+            strokeDash=alt.StrokeDash(
+                "model:N", scale=alt.Scale(domain=list(colours), range=list(DASHES[: len(colours)])), legend=None
             ),
             opacity=alt.condition(
                 alt.FieldOneOfPredicate(field="model", oneOf=list(colours)[:2]), alt.value(1.0), alt.value(0.65)
             ),
-            tooltip=["model:N", "k:Q", alt.Tooltip("recall:Q", format=".4f")],
         )
     )
-    return _spec(chart)
+    # Dots of their own, large enough to be pointed at: a line is not.
+    dots = chart.mark_point(filled=True, size=36).encode(
+        strokeDash=alt.Undefined, tooltip=["model:N", "k:Q", alt.Tooltip("recall:Q", format=".4f")]
+    )
+    return _spec(chart + dots)
 
 
 def differences(judged: "Evaluation") -> Spec:
@@ -74,7 +81,7 @@ def differences(judged: "Evaluation") -> Spec:
         sure = "ahead" if low > 0 else "behind" if high < 0 else "unsure"
         rows.append({"baseline": name, "difference": value, "low": low, "high": high, "sure": sure})
     order = [row["baseline"] for row in sorted(rows, key=lambda row: float(row["difference"]))]
-    base = alt.Chart(_values(rows), height=alt.Step(30))
+    base = alt.Chart(_values(rows), height=alt.Step(44))
     y = alt.Y("baseline:N", sort=order, title=None)
     colour = alt.Color(
         "sure:N",
@@ -84,7 +91,7 @@ def differences(judged: "Evaluation") -> Spec:
     zero = alt.Chart(_values([{"zero": 0}])).mark_rule(strokeDash=[4, 4], color="#8b98a9").encode(x="zero:Q")
     tooltip = ["baseline:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("difference", "low", "high"))]
     bars = base.mark_rule(strokeWidth=4, opacity=0.55).encode(
-        x=alt.X("low:Q", title=f"gain in NDCG@{judged.k}"),
+        x=alt.X("low:Q", title=f"gain in NDCG@{judged.k}", axis=alt.Axis(format="+~f", tickCount=5)),
         x2="high:Q",
         y=y,
         color=colour,
@@ -99,18 +106,20 @@ def differences(judged: "Evaluation") -> Spec:
 def slices(judged: "Evaluation", parts: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
     """The share of truths found, slice by slice, beside the best rival's."""
     rival = judged.verdict.rival
-    order = [part["slice"] for part in parts]
+    order = [f"{part['slice']}|{part['truths']:,}" for part in parts]
     rows = []
-    for part in parts:
-        rows.append({"slice": part["slice"], "model": MODEL, "found": part["found"], "truths": part["truths"]})
+    for name, part in zip(order, parts, strict=True):
+        rows.append({"slice": name, "model": MODEL, "found": part["found"], "truths": part["truths"]})
         if rival is not None:
-            rows.append({"slice": part["slice"], "model": rival, "found": part[rival], "truths": part["truths"]})
+            rows.append({"slice": name, "model": rival, "found": part[rival], "truths": part["truths"]})
     colours = {MODEL: OWN} if rival is None else {MODEL: OWN, rival: RIVAL}
     chart = (
         alt.Chart(_values(rows), height=240)
         .mark_bar(cornerRadiusEnd=3)
         .encode(
-            x=alt.X("slice:N", sort=order, title=axis, axis=alt.Axis(labelAngle=0)),
+            x=alt.X(
+                "slice:N", sort=order, title=axis, axis=alt.Axis(labelAngle=0, labelExpr="split(datum.label, '|')")
+            ),
             xOffset=alt.XOffset("model:N", sort=list(colours)),
             y=alt.Y("found:Q", title=f"found in {judged.k}", axis=alt.Axis(format="%")),
             color=alt.Color(
@@ -118,7 +127,7 @@ def slices(judged: "Evaluation", parts: Sequence[Mapping[str, Any]], *, axis: st
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),
                 legend=alt.Legend(title=None, orient="bottom"),
             ),
-            tooltip=["slice:N", "model:N", alt.Tooltip("found:Q", format=".1%"), alt.Tooltip("truths:Q", format=",")],
+            tooltip=["model:N", alt.Tooltip("found:Q", format=".1%"), alt.Tooltip("truths:Q", format=",")],
         )
     )
     return _spec(chart)
@@ -151,13 +160,20 @@ def popularity_bias(shares: Mapping[str, Mapping[str, float]]) -> Spec:
     return _spec(chart)
 
 
+def _epochs(epochs: Sequence[Mapping[str, Any]]) -> alt.X:
+    """The axis of the epochs, the same above and below."""
+    ends = [epochs[0]["epoch"], epochs[-1]["epoch"]]
+    axis = alt.Axis(tickMinStep=1, format="d", tickCount=8)
+    return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=ends, nice=False, padding=8))
+
+
 def training_loss(epochs: Sequence[Mapping[str, Any]]) -> Spec:
     rows = [{"epoch": epoch["epoch"], "loss": epoch["train_loss"]} for epoch in epochs]
     chart = (
         alt.Chart(_values(rows), height=220)
         .mark_line(point=alt.OverlayMarkDef(size=22), color=GREYS[0], strokeWidth=2.5)
         .encode(
-            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+            x=_epochs(epochs),
             y=alt.Y("loss:Q", title="training loss", scale=alt.Scale(zero=False)),
             tooltip=["epoch:Q", alt.Tooltip("loss:Q", format=".4f")],
         )
@@ -175,8 +191,8 @@ def validation(epochs: Sequence[Mapping[str, Any]]) -> Spec:
         alt.Chart(_values(rows), height=220)
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2.5)
         .encode(
-            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("value:Q", title="validation"),
+            x=_epochs(epochs),
+            y=alt.Y("value:Q", title="validation", axis=alt.Axis(tickCount=6)),
             color=alt.Color(
                 "metric:N",
                 scale=alt.Scale(domain=names, range=[GROUPS[5], OWN][-len(names) :]),
@@ -188,7 +204,7 @@ def validation(epochs: Sequence[Mapping[str, Any]]) -> Spec:
     mark = (
         alt.Chart(_values([{"epoch": best["epoch"]}]))
         .mark_rule(strokeDash=[4, 4], color="#10b981", strokeWidth=2)
-        .encode(x="epoch:Q", tooltip=[alt.Tooltip("epoch:Q", title="kept epoch")])
+        .encode(x=_epochs(epochs), tooltip=[alt.Tooltip("epoch:Q", title="kept epoch")])
     )
     return _spec(mark + lines)
 

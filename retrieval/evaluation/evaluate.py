@@ -225,9 +225,17 @@ def run(
     main = main_k(ks)
     drawn = _draw(model, rivals, ks, seed=seed)
     epochs = _read_epochs(folder)
-    verdict = judge(drawn, model.values, {name: rival.measured.values for name, rival in rivals.items()}, k=main)
+    measures = {name: rival.measured.values for name, rival in rivals.items()}
+    verdict = judge(drawn, model.values, measures, k=main, users=len(stage.rows))
     if verdict.outcome in ("loses", "level"):
-        verdict = verdict._replace(advice=advise(held.config, epochs, has_times=held.training.times is not None))
+        tries = advise(
+            held.config,
+            epochs,
+            has_times=held.training.times is not None,
+            verdict=verdict,
+            spare_users=len(whole.rows) - len(stage.rows),
+        )
+        verdict = verdict._replace(advice=tries)
     return Evaluation(
         path=Path(path),
         pair_id=pair_id,

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -110,6 +109,9 @@ def _ranges(values: Sequence[Any]) -> list[str] | None:
     edges = np.unique(np.quantile(known, np.linspace(0, 1, 6)))
     if len(edges) < 3:
         return None
-    codes = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    codes = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)  # NaN: above all
+    # Named by what is in them: an edge is in the range that it opens.
+    inside = [numbers[(codes == code) & np.isfinite(numbers)] for code in range(len(edges) - 1)]
+    ends = [(part.min(), part.max()) if len(part) else (0.0, 0.0) for part in inside]
+    names = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in ends]
     return [names[code] if np.isfinite(number) else OTHER for code, number in zip(codes, numbers, strict=True)]

@@ -176,8 +176,8 @@ def _against(judged: "Evaluation", page: _Page) -> str:
         return ""
     return _card(
         "How sure that is",
-        "What the towers gain over each baseline, with 95% intervals, by drawing users anew many times. An interval "
-        "that holds zero is no difference to rely on.",
+        "What the towers gain over each baseline, with 95% intervals, by drawing users anew many times. Green is a "
+        "gain, red a loss; amber, where the interval holds zero, may be chance.",
         page.chart("differences", charts.differences(judged), says=judged.verdict.sentence),
     )
 
@@ -197,7 +197,8 @@ def _slices(judged: "Evaluation", result: Mapping[str, Any], page: _Page) -> tup
     return (
         _card(
             "For whom it works",
-            f"Share of what users went on to choose that is among their first {judged.k}.",
+            f"Share of what users went on to choose that is among their first {judged.k}; below each slice how many "
+            "there were to find.",
             page.chart("by-history", by_history, says="Share found by length of history"),
         ),
         _card(

@@ -39,7 +39,8 @@ p { margin: 0 0 12px; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; font-size: 13px; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
+  background: var(--card); }
 tr:last-child td { border-bottom: 0; }
 tr.own td { font-weight: 620; color: var(--own); }
 td.best { background: var(--mark); border-radius: 4px; }

@@ -33,7 +33,7 @@ def dense(histories: CSR, items: int) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize("name", baselines.BASELINES)
 def test_every_baseline_scores_what_it_is_given(name: str) -> None:
-    if name == "ials":
+    if name in ("ials", "bpr"):
         pytest.importorskip("implicit")
     training = camps()
     before = [array.copy() for array in training.histories]
@@ -56,9 +56,9 @@ def test_every_baseline_scores_what_it_is_given(name: str) -> None:
     assert model.score(csr.empty(0), settings).shape == (0, 30)
 
 
-@pytest.mark.parametrize("name", ["itemknn", "transitions", "ease", "ials"])
+@pytest.mark.parametrize("name", ["itemknn", "transitions", "ease", "ials", "bpr"])
 def test_every_personal_baseline_finds_the_camp(name: str) -> None:
-    if name == "ials":
+    if name in ("ials", "bpr"):
         pytest.importorskip("implicit")
     model = baselines.make(name)
     model.fit(camps())
@@ -170,6 +170,7 @@ def test_tuning_finds_the_setting_that_finds_the_truth() -> None:
 def test_choice_of_baselines() -> None:
     small, timeless = camps(), camps()._replace(times=None)
     assert "ease" in baselines.choose(None, small)[0]
+    assert "bpr" not in [*baselines.choose(["all"], small)[0], *baselines.choose(None, small)[0]]
     assert "recent-popularity" not in baselines.choose(None, timeless)[0]
     assert "no times" in baselines.choose(["recent-popularity"], timeless)[1]["recent-popularity"]
     assert baselines.choose(["none"], small) == ([], {})
@@ -205,3 +206,17 @@ def test_real_data_give_the_published_floor(beauty: object) -> None:
         seen=histories,
     ).ranks
     assert recall(ranks, truth, k=10).mean() == pytest.approx(0.071, abs=0.001)
+
+
+def test_bpr_reads_a_history_where_the_library_wants_a_user() -> None:
+    """What is made of the histories it was trained on ranks as the library's own users do, near enough."""
+    pytest.importorskip("implicit")
+    training = camps(users=200)
+    model = baselines.make("bpr")
+    model.fit(training)
+    settings = {**start(model.choices), "decay": 1.0}
+    scores = model.score(training.histories, settings)
+    learned = model._model(settings)  # type: ignore[attr-defined]
+    own = learned.user_factors @ learned.item_factors.T
+    agreement = [np.corrcoef(ours, theirs)[0, 1] for ours, theirs in zip(scores, own, strict=True)]
+    assert np.mean(agreement) > 0.8

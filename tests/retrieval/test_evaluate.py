@@ -116,7 +116,7 @@ def test_one_that_loses_is_told_so(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "LOSES to transitions" in done.stdout
     assert "Warning: the model is behind transitions" in done.stderr
-    assert "train longer" in done.stderr
+    assert "train.epochs = " in done.stderr
 
 
 def test_json_goes_to_stdout(judged: Path) -> None:

@@ -16,7 +16,7 @@ from retrieval.evaluation.evaluate import Evaluation, run
 from retrieval.evaluation.examples import examples
 from retrieval.evaluation.intervals import Bootstrap
 from retrieval.evaluation.item_map import item_map
-from retrieval.evaluation.verdict import judge
+from retrieval.evaluation.verdict import Verdict, advise, judge
 from tests.prepared import write_judged
 
 EVIL = 'Film</script><script>alert("1")</script> & <b>'
@@ -139,19 +139,45 @@ def drawn(model: float, rival: float, users: int = 400, seed: int = 0) -> tuple[
 @pytest.mark.parametrize(
     ("model", "rival", "outcome", "says"),
     [
-        (0.5, 0.2, "wins", "more than the best baseline, knn, and ranks"),
+        (0.5, 0.2, "wins", "more than the best baseline, knn, and beats it by"),
         (0.2, 0.5, "loses", "LOSES to knn by"),
-        (0.3, 0.29, "level", "which may be chance"),
+        (0.3, 0.29, "level", "400 users are too few to tell that from chance (95% interval -"),
     ],
 )
 def test_verdicts(model: float, rival: float, outcome: str, says: str) -> None:
     sample, own, other = drawn(model, rival)
-    verdict = judge(sample, {"ndcg@10": own, "recall@10": own}, {"knn": {"ndcg@10": other, "recall@10": other}}, k=10)
+    rivals = {"knn": {"ndcg@10": other, "recall@10": other}}
+    verdict = judge(sample, {"ndcg@10": own, "recall@10": own}, rivals, k=10, users=400)
     assert verdict.outcome == outcome
     assert says in verdict.sentence
     assert verdict.behind == (own < other)
     if outcome != "level":
         assert "-" not in verdict.sentence.replace("--", "")
+
+
+def test_advice_follows_from_what_was_trained() -> None:
+    config = {
+        "user": {"features": [{"name": "history", "kind": "history"}]},
+        "item": {"features": [{"name": "item_id", "kind": "category"}]},
+        "model": {"dim": 64, "user": {"encoder": "mean"}},
+        "train": {"objective": "softmax", "epochs": 30, "lr": 0.003},
+    }
+    rising = [{"epoch": epoch, "ndcg@10": epoch / 100} for epoch in (1, 2, 3)]
+    behind = Verdict("loses", "transitions", "", behind=True)
+    told = advise(config, rising, has_times=True, verdict=behind)
+    assert "train.epochs = 60" in told[0]
+    assert any(
+        'transitions reads the order of the history: so does model.encoder = "attention"' in line for line in told
+    )
+    assert any("item tower attributes" in line for line in told)
+    assert "train.seed = 1" in told[-1]
+    level = Verdict("level", "ease", "")
+    falling = [{"epoch": epoch, "ndcg@10": 1 / epoch} for epoch in (1, 2, 3)]
+    told = advise(config, falling, has_times=False, verdict=level, spare_users=900)
+    assert "a smaller train.lr than 0.003" in told[0]
+    assert "900 users" in told[-1]
+    nobody = advise(config, [], has_times=True, verdict=Verdict("loses", "popularity", "", behind=True))
+    assert any("popularity gives everybody the same" in line for line in nobody)
 
 
 def test_a_page_without_baselines(tmp_path: Path) -> None:
