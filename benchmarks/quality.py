@@ -3,8 +3,8 @@
     python benchmarks/quality.py [--datasets FOLDER] [--work artifacts/quality] [--only beauty] [--seeds 3] [--write]
 
 Trains and exports through the command line itself on Beauty, ml-100k and ml-latest-small: leave-one-out over some
-seeds, new users over some splits, and a split that hides a tenth of the items from training. Nothing is set but seed
-and split. Baselines are run once a split. Each run is kept in the work folder, so that the whole can be stopped,
+seeds, new users over some splits, with times and without, and a split that hides a tenth of the items from training.
+Nothing is set but seed and split. Baselines are run once a split. Each run is kept in the work folder, so that the whole can be stopped,
 gone on with and completed in pieces; --write makes the page of what is there. --datasets holds `beauty` and
 `ml-latest-small`; ml-100k is fetched. OMP_NUM_THREADS=1 keeps the baselines to one core, as the training is.
 """
@@ -12,6 +12,7 @@ gone on with and completed in pieces; --write makes the page of what is there. -
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -40,9 +41,11 @@ DATASETS: Final = ("ml-100k", "ml-latest-small", "beauty")
 HIDDEN: Final = 0.1  # share of items that the cold protocol keeps from training
 NEW_USER_SPLITS: Final = 5
 BUDGET_S: Final = 300.0  # for the settings of a baseline
+NEW_USERS: Final = ("new-users", "no-order")
 TITLES: Final = {
     "leave-one-out": "the last interaction of each user, the one before it for validation",
     "new-users": "a fifth of the users never seen in training; the last fifth of what they did, from the rest",
+    "no-order": "the same, with the times left out and the rows shuffled; any fifth of what they did, from the rest",
     "cold": "a tenth of the items hidden from training; of them the last that a user chose, among all hidden ones",
 }
 
@@ -65,11 +68,11 @@ class Cell:
 
     @property
     def ks(self) -> tuple[int, ...]:
-        return (10, 20, 100) if self.protocol == "new-users" else (5, 10, 20)
+        return (10, 20, 100) if self.protocol in NEW_USERS else (5, 10, 20)
 
     def overrides(self) -> list[str]:
         settings = {"train.seed": str(self.seed)}
-        if self.protocol == "new-users":
+        if self.protocol in NEW_USERS:
             settings = {"split.kind": '"new-users"', "split.seed": str(self.seed), "split.test": "0.2"}
         elif self.protocol == "cold":
             settings |= {"split.kind": '"column"', "split.column": '"split"'}
@@ -97,7 +100,8 @@ def cells(seeds: int) -> list[Cell]:
             if seed < seeds:
                 chosen.append(Cell("towers", name, "leave-one-out", seed))
         if seed < NEW_USER_SPLITS:
-            chosen += [Cell(who, "ml-latest-small", "new-users", seed) for who in ("baselines", "towers")]
+            for protocol in NEW_USERS:
+                chosen += [Cell(who, "ml-latest-small", protocol, seed) for who in ("baselines", "towers")]
         if seed == 0:
             chosen += [Cell("towers", name, "cold", 0) for name in ("ml-latest-small", "beauty")]
     return chosen
@@ -202,6 +206,8 @@ def dataset(cell: Cell, work: Path, datasets: Path) -> Path:
             source = ["--from", datasets / cell.dataset]
         folder.parent.mkdir(parents=True, exist_ok=True)
         twotower("fetch", cell.dataset, "--to", folder, *source)
+    if cell.protocol == "no-order":
+        return without_order(folder, work / "data" / f"{cell.dataset}-no-order")
     if cell.protocol != "cold":
         return folder / "twotower.toml"
     hidden = work / "data" / f"{cell.dataset}-cold-{cell.seed}"
@@ -217,6 +223,19 @@ def dataset(cell: Cell, work: Path, datasets: Path) -> Path:
             hidden / "interactions.parquet"
         )
     return hidden / "twotower.toml"
+
+
+def without_order(folder: Path, to: Path) -> Path:
+    """The dataset folder with its rows shuffled and no word of time. Returns its config."""
+    if not (to / "twotower.toml").exists():
+        to.mkdir(parents=True, exist_ok=True)
+        for name in ("items.parquet", "users.parquet"):
+            shutil.copy(folder / name, to / name)
+        rows = pl.read_parquet(folder / "interactions.parquet")
+        rows.sample(fraction=1.0, shuffle=True, seed=0).write_parquet(to / "interactions.parquet")
+        config = (folder / "twotower.toml").read_text(encoding="utf-8")
+        (to / "twotower.toml").write_text(re.sub(r"(?m)^time = .*\n", "", config), encoding="utf-8")
+    return to / "twotower.toml"
 
 
 def hide(rows: pl.DataFrame, *, user: str, item: str, time: str, seed: int) -> pl.DataFrame:
@@ -256,8 +275,9 @@ def page(found: Found) -> str:
         "    OMP_NUM_THREADS=1 python benchmarks/quality.py     # makes this page; stop it and go on as you like",
         "",
     ]
-    for protocol, metrics in (("leave-one-out", ("recall@10", "ndcg@10")), ("new-users", ("recall@20", "ndcg@100"))):
-        lines += _protocol(found, protocol, metrics)
+    lines += _protocol(found, "leave-one-out", ("recall@10", "ndcg@10"))
+    for protocol in NEW_USERS:
+        lines += _protocol(found, protocol, ("recall@20", "ndcg@100"))
     lines += _cold(found) + _speed(found)
     return "\n".join(lines) + "\n"
 
@@ -277,7 +297,7 @@ def _protocol(found: Found, protocol: str, metrics: tuple[str, str]) -> list[str
         towers, rivals = (_of(found, who, name, protocol) for who in ("towers", "baselines"))
         if not rivals:
             continue
-        what = "split" if protocol == "new-users" else "seed"
+        what = "split" if protocol in NEW_USERS else "seed"
         lines += [f"**{name}**, {len(towers)} {what}{'' if len(towers) == 1 else 's'} of the towers", ""]
         lines += [f"| | {' | '.join(metrics)} | towers above this, by {metrics[1]} |", "| --- " * 4 + "|"]
         if towers:
