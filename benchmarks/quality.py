@@ -4,9 +4,10 @@
 
 Trains and exports through the command line itself on Beauty, ml-100k and ml-latest-small: leave-one-out over some
 seeds, new users over some splits, with times and without, and a split that hides a tenth of the items from training.
-Nothing is set but seed and split. Baselines are run once a split. Each run is kept in the work folder, so that the whole can be stopped,
-gone on with and completed in pieces; --write makes the page of what is there. --datasets holds `beauty` and
-`ml-latest-small`; ml-100k is fetched. OMP_NUM_THREADS=1 keeps the baselines to one core, as the training is.
+Nothing is set but seed and split. Baselines are run once a split. Each run is kept in the work folder, so that the
+whole can be stopped, gone on with and completed in pieces; --write makes the page of what is there. --datasets holds
+`beauty` and `ml-latest-small`; ml-100k is fetched. OMP_NUM_THREADS=1 keeps the baselines to one core, as the training
+is.
 """
 
 import argparse
