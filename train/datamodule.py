@@ -1,6 +1,6 @@
 """DataModule: the dataset as tensors, batches by epoch, and the validation that Lightning asks for."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset as Blocks
 
 from retrieval.csr import CSR, from_pairs
 from retrieval.vocabulary import FIRST
@@ -22,14 +23,19 @@ from train.preprocess import Range
 Rows = npt.NDArray[np.int64]
 
 VALIDATION_SCORES = 400_000_000  # users x items ranked after an epoch, at most: seconds, not minutes
-VALIDATION_USERS = 2_000  # but at least so many users, where there are
+VALIDATION_USERS = 2_000, 100_000  # but at least so many users, where there are, and never more
+VALIDATION_BLOCK = 512  # users whose vectors are made at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """Users to rank for: their rows, what they had done before, what they did next, and what is not to be ranked."""
+    """Users to rank for: their rows, what they had done before, what they did next, and what is not to be ranked.
+
+    held_out: how many there were to draw from.
+    """
 
     users: Rows
+    held_out: int
     history: CSR
     wanted: CSR
     seen: CSR
@@ -40,7 +46,8 @@ def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth
     frame = dataset.interactions.with_row_index("position")
     wanted = frame.filter(pl.col("split") == "valid")
     users = np.unique(wanted.get_column("user").to_numpy()).astype(np.int64)
-    if limit is not None and len(users) > limit:
+    held_out = len(users)
+    if limit is not None and held_out > limit:
         users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
     position_of = np.full(dataset.users.height, -1, np.int64)
     position_of[users] = np.arange(len(users))
@@ -56,7 +63,7 @@ def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth
     timed = dataset.interactions.get_column("time").null_count() < frame.height
     before = known.join(first, on="user", maintain_order="left") if timed else known
     before = before.filter(pl.col("position") < pl.col("first")) if timed else before
-    return Truth(users=users, history=lists(before), wanted=lists(wanted), seen=lists(known))
+    return Truth(users=users, held_out=held_out, history=lists(before), wanted=lists(wanted), seen=lists(known))
 
 
 def shown(dataset: Dataset) -> CSR | None:
@@ -98,6 +105,26 @@ class EpochBatches(IterableDataset[Batch]):
         )
 
 
+class ValidationBlocks(Blocks[dict[str, Tensor]]):
+    """The users that validation asks about; a block of them is made when its turn has come."""
+
+    def __init__(self, truth: Truth, users: Mapping[str, Tensor], *, config: Config) -> None:
+        """users: the static features of every user, a tensor a column."""
+        self.truth, self.users, self.history = truth, users, config.history
+
+    def __len__(self) -> int:
+        return -(-len(self.truth.users) // VALIDATION_BLOCK)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        start = number * VALIDATION_BLOCK
+        stop = min(start + VALIDATION_BLOCK, len(self.truth.users))
+        block = {name: values[self.truth.users[start:stop]] for name, values in self.users.items()}
+        if self.history is not None and self.history.max_length:
+            rows = newest_first(self.truth.history.block(start, stop), self.history.max_length)
+            block[self.history.name] = torch.from_numpy(rows)
+        return block
+
+
 class DataModule(lightning.LightningDataModule):
     """A prepared dataset as batches.
 
@@ -118,8 +145,8 @@ class DataModule(lightning.LightningDataModule):
         )
         self.users = tensors(dataset.preprocess.encode_table("user", dataset.users))
         self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))
-        limit = max(VALIDATION_SCORES // max(dataset.items.height, 1), VALIDATION_USERS)
-        self.truth = truth(dataset, limit=limit, seed=config.train.seed)
+        limit = np.clip(VALIDATION_SCORES // max(dataset.items.height, 1), *VALIDATION_USERS)
+        self.truth = truth(dataset, limit=int(limit), seed=config.train.seed)
         self.ratings = held_out_ratings(dataset, self.truth) if config.train.objective == "rating" else None
         self.limits = dataset.preprocess.values
 
@@ -134,18 +161,8 @@ class DataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """The validated users' features and histories, in blocks."""
-        size = 512
-        blocks = []
-        for start in range(0, len(self.truth.users), size):
-            stop = min(start + size, len(self.truth.users))
-            block = {name: values[self.truth.users[start:stop]] for name, values in self.users.items()}
-            history = self.config.history
-            if history is not None and history.max_length:
-                block[history.name] = torch.from_numpy(
-                    newest_first(self.truth.history.block(start, stop), history.max_length)
-                )
-            blocks.append(block)
-        return DataLoader(blocks, batch_size=None)  # type: ignore[arg-type]  # a list is a map-style dataset
+        blocks = ValidationBlocks(self.truth, self.users, config=self.config)
+        return DataLoader(blocks, batch_size=None)
 
     def transfer_batch_to_device(
         self,

@@ -101,6 +101,9 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
         generator = np.random.default_rng(train.seed)
         vectors = initial.spectral(counts, items=catalogue, dim=dim, generator=generator)
         initial.start(pair, vectors, data.items)
+    asked, held_out = len(data.truth.users), data.truth.held_out
+    if asked < held_out:
+        note(f"validation asks {asked:,} of {held_out:,} held-out users after each epoch, drawn at random")
     module = Module(pair, config)
     name, mode = monitored(config)
     validated = len(data.truth.users) > 0 and (data.ratings is None or len(data.ratings.values) > 0)
