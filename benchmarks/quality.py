@@ -50,6 +50,8 @@ TITLES: Final = {
     "cold": "a tenth of the items hidden from training; of them the last that a user chose, among all hidden ones",
 }
 
+METRICS: Final = {"leave-one-out": ("recall@10", "ndcg@10")} | dict.fromkeys(NEW_USERS, ("recall@20", "ndcg@100"))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -276,10 +278,10 @@ def page(found: Found) -> str:
         "    OMP_NUM_THREADS=1 python benchmarks/quality.py     # makes this page; stop it and go on as you like",
         "",
     ]
-    lines += _protocol(found, "leave-one-out", ("recall@10", "ndcg@10"))
-    for protocol in NEW_USERS:
-        lines += _protocol(found, protocol, ("recall@20", "ndcg@100"))
-    lines += _cold(found) + _speed(found)
+    lines += _glance(found)
+    for protocol, metrics in METRICS.items():
+        lines += _protocol(found, protocol, metrics)
+    lines += _cold(found)
     return "\n".join(lines) + "\n"
 
 
@@ -290,6 +292,61 @@ def _of(found: Found, who: str, name: str, protocol: str) -> dict[int, Result]:
         for cell, result in found.items()
         if (cell.who, cell.dataset, cell.protocol) == (who, name, protocol)
     }
+
+
+def _glance(found: Found) -> list[str]:
+    """The towers beside the best baseline, and what training them costs, a line a dataset and protocol."""
+    lines = [
+        "## At a glance",
+        "",
+        "By NDCG@10, of new users NDCG@100. Cost of one training on one core, in seconds of CPU.",
+        "",
+        "| | runs | two towers | best baseline | towers above it | epochs | seconds to best | in all | interactions/s "
+        "| peak memory |",
+        "| --- " * 10 + "|",
+    ]
+    for protocol, (_, metric) in METRICS.items():
+        for name in DATASETS:
+            towers, rivals = (_of(found, who, name, protocol) for who in ("towers", "baselines"))
+            if len(rivals) > 1:
+                rivals = {seed: rivals[seed] for seed in rivals.keys() & towers.keys()}
+            if not towers or not rivals:
+                continue
+            means = {rival: _value(rivals, rival, metric) for rival in next(iter(rivals.values())).told["baselines"]}
+            best = max(means, key=lambda rival: means[rival])
+            cells = (
+                f"{name}, {protocol}",
+                str(len(towers)),
+                f"{_value(towers, 'towers', metric):.4f}",
+                f"{best} {means[best]:.4f}",
+                _lift(towers, rivals, best, metric),
+                *_costs(list(towers.values())),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _value(results: Mapping[int, Result], who: str, metric: str) -> float:
+    return float(np.mean([result.per_user[f"{who} {metric}"].mean() for result in results.values()]))
+
+
+def _costs(results: Sequence[Result]) -> tuple[str, ...]:
+    """Epochs, CPU seconds to the best one and in all, interactions a second, peak memory: means."""
+    parts = []
+    for result in results:
+        summary, told = result.told["summary"], result.told
+        share = told["cpu_seconds"] / max(told["seconds"], 1e-9)  # of the clock that the run had the core
+        parts.append(
+            (
+                summary["epochs"],
+                summary["seconds_to_best"] * share,
+                told["cpu_seconds"],
+                summary["interactions_per_second"] / share,
+                summary["peak_memory_bytes"] / 1e6,
+            )
+        )
+    epochs, to_best, total, rate, memory = np.mean(parts, axis=0)
+    return f"{epochs:.0f}", f"{to_best:,.0f}", f"{total:,.0f}", f"{rate:,.0f}", f"{memory:,.0f} MB"
 
 
 def _protocol(found: Found, protocol: str, metrics: tuple[str, str]) -> list[str]:
@@ -348,44 +405,25 @@ def _mean(values: Sequence[float]) -> str:
 
 def _cold(found: Found) -> list[str]:
     lines = ["## New items", "", f"To be found: {TITLES['cold']}.", ""]
-    lines += ["| recall@20 | items | users | two towers | content-kNN, same features | random |", "| --- " * 6 + "|"]
+    lines += [
+        "| recall@20 | items | users | two towers | content-kNN, same features | times that | random | times that |",
+        "| --- " * 8 + "|",
+    ]
     for name in DATASETS:
         for result in _of(found, "towers", name, "cold").values():
             cold = result.told["metrics"].get("cold_items")
             if cold is not None:
-                recall = {label: f"{interval['value']:.4f}" for label, interval in cold["recall@20"].items()}
-                own, content = recall["two towers"], recall.get("content-knn", "no features")
-                cells = (name, f"{cold['items']:,}", f"{cold['users']:,}", own, content, recall["random"])
-                lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def _speed(found: Found) -> list[str]:
-    lines = ["## Speed of training", "", "Leave-one-out, one core, mean over seeds; seconds of CPU.", ""]
-    lines.append("| | epochs | best | seconds to best | seconds in all | interactions/s | peak memory |")
-    lines.append("| --- " * 7 + "|")
-    for name in DATASETS:
-        told = [result.told for result in _of(found, "towers", name, "leave-one-out").values()]
-        if not told:
-            continue
-        parts = []
-        for entry in told:
-            summary = entry["summary"]
-            share = entry["cpu_seconds"] / max(entry["seconds"], 1e-9)  # of the clock that the run had the core
-            parts.append(
-                (
-                    summary["epochs"],
-                    summary["best"]["epoch"],
-                    summary["seconds_to_best"] * share,
-                    entry["cpu_seconds"],
-                    summary["interactions_per_second"] / share,
-                    summary["peak_memory_bytes"] / 1e6,
+                recall = {label: interval["value"] for label, interval in cold["recall@20"].items()}
+                own, content, random = (recall[label] for label in ("two towers", "content-knn", "random"))
+                values = (
+                    f"{own:.4f}",
+                    f"{content:.4f}",
+                    f"{own / content:.2f}",
+                    f"{random:.4f}",
+                    f"{own / random:.1f}",
                 )
-            )
-        epochs, best, to_best, total, rate, memory = np.mean(parts, axis=0)
-        lines.append(
-            f"| {name} | {epochs:.0f} | {best:.0f} | {to_best:,.0f} | {total:,.0f} | {rate:,.0f} | {memory:,.0f} MB |"
-        )
+                cells = (name, f"{cold['items']:,}", f"{cold['users']:,}", *values)
+                lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
