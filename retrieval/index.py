@@ -2,11 +2,12 @@
 
 What was built is never changed: vectors added later are kept beside it and searched exactly, removed rows are hidden.
 Filtered search never asks FAISS for more than k and drops what does not pass: with an attribute that follows the
-geometry that loses most results. It looks only at what passes: all of it if that is little, else through a bitmap.
+geometry that loses most results. It looks only at what passes: all of it if that is little, else list by list.
 """
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from retrieval import csr, exact
 from retrieval.csr import CSR
 from retrieval.errors import BundleError, QueryError
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
-from retrieval.lists import Lists
+from retrieval.lists import REACH, Kept, Lists
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -36,6 +37,7 @@ UNFILTERED_SHARE: Final = 0.9  # with so much kept a bitmap alone does
 FEWEST_PROBES: Final = 8
 PARAMETERS_KEPT: Final = 256
 ADD_BLOCK: Final = 65_536
+NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Selection:
     height: int
     _base: Vectors = field(repr=False)
     _added: Vectors = field(repr=False)
+    _lists: Callable[[], Lists | None] = field(repr=False)
 
     @property
     def share(self) -> float:
@@ -80,14 +83,12 @@ class Selection:
         return {}
 
     @cached_property
-    def by_width(self) -> dict[int, Any]:
-        """The same for searches that say which lists to look into, by how many those are."""
-        return {}
-
-    @cached_property
-    def list_counts(self) -> dict[int, Rows]:
-        """How many of these rows each list of the structure holds, once it is known, under 0."""
-        return {}
+    def by_list(self) -> Kept:
+        """The same rows, list by list. Only where the structure has lists."""
+        lists = self._lists()
+        assert lists is not None
+        assert self.base_mask is not None
+        return lists.keep(self.base_mask)
 
     @cached_property
     def selector(self) -> Any:
@@ -161,10 +162,10 @@ class Index:
             raise OSError(28, "FAISS could not write it; no space left", str(path)) from error
 
     @cached_property
-    def _lists(self) -> Lists | None:
+    def lists(self) -> Lists | None:
         """The lists of the structure, if it has any."""
         ivf = plain_ivf(self.structure)
-        return None if ivf is None else Lists(ivf, len(self.base))
+        return None if ivf is None else Lists(ivf, self.base)
 
     @property
     def height(self) -> int:
@@ -205,7 +206,7 @@ class Index:
             mask = np.ones(self.height, dtype=np.bool_) if mask is None else mask.copy()
             mask[self.removed] = False
         count = self.height if mask is None else int(np.count_nonzero(mask))
-        return Selection(mask, count, self.height, self.base, self.added)
+        return Selection(mask, count, self.height, self.base, self.added, lambda: self.lists)
 
     def search(
         self,
@@ -245,7 +246,7 @@ class Index:
             return self._search_each(queries, k, among, exclude, effort)
         candidates = min(k + hidden + 1, len(self.base))
         if among.share < UNFILTERED_SHARE:
-            return self._search_lists(queries, k, among, exclude, effort or self.effort, candidates)
+            return self._search_lists(queries, k, among, exclude, effort or self.effort)
         if len(queries) == 1:
             return self._search_one(queries, k, among, exclude, effort or self.effort, candidates)
         return self._search_structure(queries, k, among, exclude, effort or self.effort, candidates)
@@ -260,7 +261,7 @@ class Index:
         if self.kind.is_flat:
             many = queries > exact.FEW_QUERIES and len(self.base) > SMALL_FLAT
             return many or among.mask is not None
-        return among.mask is not None and self._lists is None
+        return among.mask is not None and self.lists is None
 
     def _search_few(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
         """Exactly, among a few gathered rows."""
@@ -334,30 +335,31 @@ class Index:
         return self._chosen(queries, rows, scores, k, among, exclude)
 
     def _search_lists(
-        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
+        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort
     ) -> tuple[Rows, Scores]:
-        """Under a filter: by the lists in which something is kept."""
-        lists = self._lists
-        assert lists is not None
-        assert among.base_mask is not None
-        counts = among.list_counts.get(0)
-        if counts is None:
-            counts = among.list_counts[0] = lists.counts(among.base_mask)
-        if not counts.any():
+        """Under a filter: by the lists in which something is kept, one query after the other.
+
+        A query whose answer falls short, or is cut off between equals, is answered exactly.
+        """
+        kept = among.by_list
+        if len(kept.numbers) == 0:
             return self._search_all(queries, k, among, exclude)
-        wanted = min(math.ceil(effort.factor * k) + candidates - k, len(self.base))
-        _, rows = lists.search(
-            queries,
-            k=wanted,
-            counts=counts,
-            selector=among.selector,
-            probes=effort.probes or FEWEST_PROBES,
-            made=among.by_width,
-        )
-        scores = exact.score(queries, self.base, rows)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :candidates]
-        at = np.arange(len(rows))[:, None]
-        return self._chosen(queries, rows[at, order], scores[at, order], k, among, exclude)
+        rows, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
+        base_lists, added_lists = self._split(exclude)
+        probes, reach = effort.probes or FEWEST_PROBES, REACH if effort.reach is None else effort.reach
+        for query in range(len(queries)):
+            asked = queries[query : query + 1]
+            hidden = NO_ROWS if base_lists is None else base_lists.list(query)
+            found, found_scores, is_cut = kept.search(
+                asked, k=k, hidden=hidden, probes=probes, factor=effort.factor, reach=reach
+            )
+            if is_cut or len(found) < k:
+                own = None if base_lists is None else base_lists.take(np.array([query]))
+                rows[query], scores[query] = exact.top_k(asked, self.base, k=k, keep=among.base_mask, exclude=own)
+            else:
+                best = sorted(zip((-found_scores).tolist(), found.tolist(), strict=True))[:k]
+                rows[query], scores[query] = [row for _, row in best], [-score for score, _ in best]
+        return self._with_added(queries, rows, scores, k, among, added_lists)
 
     def _chosen(
         self, queries: Vectors, rows: Rows, scores: Scores, k: int, among: Selection, exclude: CSR | None

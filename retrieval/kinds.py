@@ -41,22 +41,26 @@ class Effort:
     """How hard a structure is searched: what tuning chooses.
 
     probes: lists of an IVF that are looked into. factor: candidates per wanted item that are scored anew.
-    beam: nodes that a graph keeps in view.
+    beam: nodes that a graph keeps in view. reach: how far a filtered search looks (see `retrieval.lists`).
     """
 
     probes: int | None = None
     factor: float = 1.0
     beam: int | None = None
+    reach: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         factor = self.factor if self.factor != 1.0 else None
-        named = {"nprobe": self.probes, "k_factor": factor, "efSearch": self.beam}
+        named = {"nprobe": self.probes, "k_factor": factor, "efSearch": self.beam, "reach": self.reach}
         return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Effort":
         return cls(
-            probes=content.get("nprobe"), factor=float(content.get("k_factor", 1.0)), beam=content.get("efSearch")
+            probes=content.get("nprobe"),
+            factor=float(content.get("k_factor", 1.0)),
+            beam=content.get("efSearch"),
+            reach=content.get("reach"),
         )
 
 

@@ -1,14 +1,15 @@
 """Tuning: how hard an index must be searched for the recall that is asked, measured on users' vectors."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval import exact
-from retrieval.index import Index
+from retrieval.index import FEW_KEPT, Index, Mask
 from retrieval.kinds import LEAST, Effort, efforts
 
 Vectors = npt.NDArray[np.float32]
@@ -16,6 +17,10 @@ Vectors = npt.NDArray[np.float32]
 K: Final = 10
 DEEP: Final = 100
 MARGIN: Final = 0.002  # above what is asked, for the half of the users that only check
+FILTERED: Final = 200  # queries that are asked under filters
+FILTER_MARGIN: Final = 0.01  # a filtered search may find so much less than an unfiltered one
+REACHES: Final = tuple(round(0.01 * step, 2) for step in range(31))
+SPARE_REACH: Final = 0.02  # for attributes that follow the geometry more finely than lists do
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
     reaching = [effort for effort in by_cost if tried[effort][0] >= min(recall + MARGIN, 1.0)]
     chosen = reaching[0] if reaching else max(tried, key=lambda effort: tried[effort][0])
     measured = checking.measure(chosen)[0]
+    reach = _reach(index, queries[:FILTERED], chosen, recall=tried[chosen][0] - FILTER_MARGIN)
     curve = [
         {
             **effort.to_json(),
@@ -68,7 +74,42 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
         for effort, (found, cost) in tried.items()
         if effort.factor == chosen.factor
     ]
-    return Tuned(chosen, measured, curve)
+    return Tuned(replace(chosen, reach=reach), measured, curve)
+
+
+def _reach(index: Index, queries: Vectors, effort: Effort, *, recall: float) -> float | None:
+    """How far a filtered search must look to find as much as an unfiltered one, whatever the attribute.
+
+    None if no filtered search goes by lists.
+    """
+    if index.lists is None or index.count <= 2 * FEW_KEPT:
+        return None
+    trials = []
+    for mask in _attributes(index):
+        among = index.select(mask)
+        trials.append((among, exact.top_k(queries, index.base, k=K, keep=among.base_mask)[1][:, -1:]))
+    for reach in REACHES:
+        tried = replace(effort, reach=reach)
+        found = (index.search(queries, k=K, among=among, effort=tried)[1] >= least for among, least in trials)
+        if all(hits.mean() >= recall for hits in found):
+            return round(reach + SPARE_REACH, 2)
+    return REACHES[-1]
+
+
+def _attributes(index: Index) -> Iterator[Mask]:
+    """What filters may keep, a fifth of the items or more: some at random, those on one side, whole lists."""
+    assert index.lists is not None
+    random = np.random.default_rng(0)
+    share = max(0.2, 1.1 * FEW_KEPT / len(index.base))
+    yield random.random(len(index.base)) < share
+    side = index.base @ random.normal(size=index.dim).astype(np.float32)
+    yield side <= np.quantile(side, share)
+    order = random.permutation(len(index.lists.sizes))
+    enough = np.searchsorted(np.cumsum(index.lists.sizes[order]), share * len(index.base)) + 1
+    mask = np.zeros(len(index.base), dtype=np.bool_)
+    for number in order[:enough]:
+        mask[index.lists.list(number)] = True
+    yield mask
 
 
 class _Truth:

@@ -1,0 +1,122 @@
+"""Filtered search by lists: what a filter leaves of them, and that recall holds whatever the attribute."""
+
+import numpy as np
+import pytest
+
+from retrieval import exact, kinds
+from retrieval.csr import from_lists
+from retrieval.index import FEW_KEPT, Index, Mask, Vectors
+from retrieval.lists import Kept
+from retrieval.tuning import tune
+from tests.retrieval.brute import best, clustered, same
+
+DIM = 32
+COUNT = 40_000
+SHARES = (0.8, 0.5, 0.2)  # fewer kept items are gathered, exactly
+
+
+@pytest.fixture(scope="module")
+def items() -> Vectors:
+    return clustered(COUNT, DIM, seed=1, clusters=200)[0]
+
+
+@pytest.fixture(scope="module")
+def users() -> Vectors:
+    return clustered(600, DIM, seed=2, clusters=200)[0]
+
+
+@pytest.fixture(scope="module", params=["ivf", "pq"])
+def index(request: pytest.FixtureRequest, items: Vectors, users: Vectors) -> Index:
+    """Tuned for 0.95 on half of the users."""
+    built = Index.build(items, kinds.choose(request.param, count=COUNT, dim=DIM))
+    built.effort = tune(built, users[:300], recall=0.95).effort
+    return built
+
+
+def kept_of(index: Index, mask: Mask) -> Kept:
+    return index.select(mask).by_list
+
+
+def attribute(name: str, items: Vectors, share: float) -> Mask:
+    random = np.random.default_rng(7)
+    if name == "random":
+        return random.random(COUNT) < share
+    if name == "half-space":
+        side = items @ random.normal(size=DIM).astype(np.float32)
+        return np.asarray(side <= np.quantile(side, share))
+    owner = clustered(COUNT, DIM, seed=1, clusters=200)[1]
+    return np.isin(owner, random.permutation(200)[: round(share * 200)])
+
+
+@pytest.mark.parametrize("name", ["random", "half-space", "clusters"])
+@pytest.mark.parametrize("share", SHARES)
+def test_a_filter_costs_no_recall(index: Index, items: Vectors, users: Vectors, name: str, share: float) -> None:
+    asked = users[300:]
+    mask = attribute(name, items, share)
+    assert mask.sum() > FEW_KEPT
+    plain = index.search(asked, k=10)[1] >= exact.top_k(asked, items, k=10)[1][:, -1:]
+    rows, scores = index.search(asked, k=10, among=index.select(mask))
+    assert mask[rows].all()
+    found = scores >= exact.top_k(asked, items, k=10, keep=mask)[1][:, -1:]
+    assert found.mean() >= plain.mean() - 0.02
+
+
+def test_tuning_says_how_far_to_look(index: Index) -> None:
+    assert index.effort.reach is not None
+    assert kinds.Effort.from_json(index.effort.to_json()) == index.effort
+    assert kinds.Effort.from_json({"nprobe": 3}).reach is None  # a bundle of before
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_kept_is_counted_list_by_list(index: Index, share: float) -> None:
+    mask = np.random.default_rng(3).random(COUNT) < share
+    kept = kept_of(index, mask)
+    assert index.lists is not None
+    for number, count in zip(kept.numbers.tolist(), kept.counts.tolist(), strict=True):
+        assert mask[index.lists.list(number)].sum() == count
+    assert kept.counts.sum() == mask.sum()
+    assert sorted(np.concatenate([index.lists.list(number) for number in range(len(index.lists.sizes))])) == list(
+        range(COUNT)
+    )
+
+
+def test_a_list_is_as_near_as_what_is_kept_in_it(index: Index, items: Vectors, users: Vectors) -> None:
+    """Of a list of which one item is kept: exactly as near as that item."""
+    assert index.lists is not None
+    mask = np.ones(COUNT, dtype=np.bool_)
+    rows = index.lists.list(5)
+    mask[rows[1:]] = False
+    kept = kept_of(index, mask)
+    at = int(np.searchsorted(kept.numbers, 5))
+    assert kept.counts[at] == 1
+    assert kept.nearness(users[0])[at] == pytest.approx(float(items[rows[0]] @ users[0]), abs=1e-5)
+
+
+def test_every_list_and_no_reach_limit_is_exact(index: Index, items: Vectors, users: Vectors) -> None:
+    mask = np.random.default_rng(4).random(COUNT) < 0.4
+    effort = kinds.Effort(probes=1, factor=4_000.0, reach=3.0)
+    hidden = [np.array(best(user, items, k=30)[0]) for user in users[:4]]
+    rows, scores = index.search(users[:4], k=10, among=index.select(mask), exclude=from_lists(hidden), effort=effort)
+    for query in range(4):
+        allowed = set(np.flatnonzero(mask).tolist()) - set(hidden[query].tolist())
+        same(rows[query], scores[query], best(users[query], items, k=10, allowed=allowed), items)
+
+
+def test_an_answer_is_never_short(index: Index, items: Vectors, users: Vectors) -> None:
+    """Lists that look near hold nothing; the k wanted ones lie elsewhere."""
+    near = exact.top_k(users[:1], items, k=COUNT)[0][0]
+    mask = np.zeros(COUNT, dtype=np.bool_)
+    mask[near[-FEW_KEPT - 500 :]] = True  # the worst items for this user
+    effort = kinds.Effort(probes=1, factor=1.0, reach=0.0)
+    rows, _ = index.search(users[:1], k=100, among=index.select(mask), effort=effort)
+    assert mask[rows].all()
+    assert len(set(rows[0].tolist())) == 100
+
+
+def test_equal_vectors_come_by_row(items: Vectors) -> None:
+    equal = items.copy()
+    equal[1_000:1_040] = equal[3]
+    index = Index.build(equal, kinds.choose("ivf", count=COUNT, dim=DIM))
+    mask = np.arange(COUNT) % 2 == 0
+    rows, _ = index.search(equal[3:4], k=15, among=index.select(mask), effort=kinds.Effort(probes=4))
+    assert rows[0].tolist() == list(range(1_000, 1_030, 2))
