@@ -197,9 +197,7 @@ def test_tables_without_users_are_named(tmp_path: Path) -> None:
 def test_an_item_that_is_there_twice_is_named(tmp_path: Path) -> None:
     (tmp_path / "i.csv").write_text("user,item\na,x\nb,y\nb,x\n")
     (tmp_path / "items.csv").write_text("item,price\nx,1\ny,2\nx,3\n")
-    with pytest.raises(
-        DataError, match=r'items\.csv: item id "x" of column "item" occurs more than once'
-    ):
+    with pytest.raises(DataError, match=r'items\.csv: item id "x" of column "item" occurs more than once'):
         write_config(tmp_path / "i.csv", items=tmp_path / "items.csv", out=tmp_path / "t.toml")
 
 
