@@ -83,6 +83,8 @@ def from_pairs(owners: npt.NDArray[np.integer], members: npt.NDArray[np.integer]
 def from_lists(lists: Iterable[Sequence[int] | Rows]) -> CSR:
     """One list a row, from a few Python lists."""
     arrays = [np.asarray(entry, dtype=np.int64) for entry in lists]
+    if len(arrays) == 1:
+        return CSR(np.array([0, len(arrays[0])]), arrays[0])
     lengths = np.array([len(entry) for entry in arrays], dtype=np.int64)
     return CSR(_indptr(lengths), np.concatenate([*arrays, np.empty(0, dtype=np.int64)]))
 

@@ -58,9 +58,11 @@ class Query:
                 continue
             if not isinstance(value, expected[name]):  # type: ignore[arg-type]
                 raise QueryError(f'"{name}" of a query: found {type(value).__name__}')
-            found[name] = [str(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+            found[name] = value
         if "user" in found:
             found["user"] = str(found["user"])
+        if "exclude" in found:
+            found["exclude"] = [str(entry) for entry in found["exclude"]]
         return cls(**found)
 
 
@@ -288,7 +290,7 @@ class Retriever:
                 features = {**{name: value for name, value in known.items() if name in inputs}, **features}
         if isinstance(history, str) or not (history is None or isinstance(history, Sequence)):
             raise QueryError(f"a history is a list of item ids, found {type(history).__name__}")
-        seen = [str(item) for item in history or () if item is not None and item != ""]
+        seen = _texts(history or ())
         rows, unknown = self._rows([*([] if include_seen else seen), *query.exclude, *exclude])
         if include_seen:
             unknown += self._rows(seen)[1]
@@ -317,6 +319,13 @@ class Retriever:
             self._users = self.bundle.load(USERS_LOOKUP, Lookup.open)
         row = self._users.row(user)
         return None if row is None else self._users.record(row)
+
+
+def _texts(ids: Sequence[Any]) -> list[str]:
+    """Ids as text, without those that are missing. A list of text, which a long history is, needs one look."""
+    if isinstance(ids, list) and set(map(type, ids)) == {str} and "" not in ids:
+        return ids
+    return [str(item) for item in ids if item is not None and item != ""]
 
 
 def _rating_of(fact: Any) -> tuple[float, float] | None:
