@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.console import set_verbosity
 from tests.planted import write_planted
 
 os.environ["COLUMNS"] = "120"  # tables do not follow the terminal that the tests are run from
@@ -18,6 +19,12 @@ def dataset(name: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"dataset {name} is not there; set TWOTOWER_DATASETS to the folder that holds it")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _as_talkative_as_by_default() -> None:
+    """A command that ran with -q keeps the process quiet; no test follows another in that."""
+    set_verbosity()
 
 
 @pytest.fixture(scope="session")

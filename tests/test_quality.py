@@ -76,7 +76,7 @@ METRICS = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (5, 10, 20, 100
 
 def test_the_page(quality: ModuleType) -> None:
     cells = quality.cells(3)
-    assert len(cells) == 3 * 3 + 3 + 2 * 5 + 2
+    assert len(cells) == 3 * 3 + 3 + 2 * (2 * 5) + 2
     assert len({cell.name for cell in cells}) == len(cells)
     found = {
         cell: towers(quality, 0.12 if cell.seed else 0.10) if cell.who == "towers" else baselines(quality, 0.05)
