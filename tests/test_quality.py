@@ -87,9 +87,9 @@ def test_the_page(quality: ModuleType) -> None:
     assert "| ease | 0.0500 | 0.0500 | +127% (+127% to +127%) |" in page
     assert "| ease | 0.0500 ± 0.0000 | 0.0500 ± 0.0000 | +132% (" in page  # five splits: .10 once and .12 four times
     assert "Settings chosen: ease ridge 10." in page
-    assert "| beauty | 50 | 400 | 0.4000 | 0.3000 | 0.1000 |" in page
+    assert "| beauty | 50 | 400 | 0.4000 | 0.3000 | 1.33 | 0.1000 | 4.0 |" in page
     # Half of the clock was this process's: seconds and throughput of CPU.
-    assert "| beauty | 8 | 6 | 6 | 10 | 2,000 | 500 MB |" in page
+    assert "| ease 0.0500 | +127% (+127% to +127%) | 8 | 6 | 10 | 2,000 | 500 MB |" in page
     assert quality.page({}).startswith("# Quality")
 
 
