@@ -41,7 +41,7 @@ test: lint
 	PYTHON=$(BIN)/python .ci/wheel
 
 bench: install
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/quality.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-notebook: install
 	$(BIN)/python benchmarks/notebook.py --write
