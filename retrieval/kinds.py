@@ -144,7 +144,7 @@ def size_bytes(kind: Kind, *, count: int, dim: int) -> int:
 
 def efforts(kind: Kind, structure: Any) -> Iterator[Effort]:
     """Efforts worth trying on a structure: for each factor the probes from the least to the greatest."""
-    lists = lists_of(structure)
+    lists = _lists_of(structure)
     # Halves rank candidates as well as whole vectors do; any shorter code needs more candidates than are wanted.
     factors = (1.0,) if kind.factory.endswith(("SQfp16", "SQbf16", "Flat")) else FACTORS
     if lists is not None:
@@ -159,7 +159,7 @@ def efforts(kind: Kind, structure: Any) -> Iterator[Effort]:
             yield Effort(factor=factor)
 
 
-def lists_of(structure: Any) -> int | None:
+def _lists_of(structure: Any) -> int | None:
     """The number of lists, if candidates come from an IVF."""
     ivf = _candidates_of(structure)
     return int(ivf.nlist) if isinstance(ivf, faiss.IndexIVF) else None
