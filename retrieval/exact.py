@@ -5,6 +5,7 @@ depend on the batch it came in, products only find candidates; their scores are 
 same routine that every FAISS index uses for whole vectors. Equal scores go by lower row.
 """
 
+import math
 from typing import Final
 
 import faiss
@@ -23,7 +24,10 @@ SLACK: Final = 2e-6  # more than a float32 product of unit vectors can be off (m
 GROUP: Final = 32  # rows that share one maximum
 QUERIES: Final = 256  # queries multiplied at a time
 FEW_QUERIES: Final = 4  # up to here one after the other is faster
-BLOCK: Final = 8192  # items multiplied at a time
+BLOCK: Final = 2048  # items multiplied at a time: their products stay in the cache until they are compared
+LARGEST_GROUP: Final = 64
+ROW_COST: Final = 6  # a row to score, over a maximum to compare, in time
+CROWDED: Final = 8  # times as many candidates as wanted
 LOWEST: Final = np.finfo(np.float32).min
 
 
@@ -126,11 +130,51 @@ def _threshold(rough: Scores, wanted: int) -> np.float32:
 def _top_of_many(
     queries: Vectors, items: Vectors, k: int, exclude: CSR | None, keep: Mask | None, block: int
 ) -> tuple[Rows, Scores]:
-    """As top_k, for queries that are multiplied at once."""
-    found = _Found(len(queries), k + SPARE)
+    """As top_k, for queries that are multiplied at once.
+
+    Of the products only the maximum of each group of rows is kept. The k best groups hold k rows at least, so every
+    row that scores like the k-th best or better is in a group whose maximum reaches theirs: equals are never cut off.
+    """
+    group = _group_size(len(items), k)
+    highest = _highest(queries, items, exclude, keep, block, group)  # (q, groups)
+    groups = highest.shape[1]
+    least = np.full(len(queries), LOWEST)
+    if groups > k:
+        least = np.maximum(np.partition(highest, groups - k, axis=1)[:, groups - k] - SLACK, LOWEST)
+    owners, chosen = np.nonzero(highest >= least[:, None])
+    counts = np.bincount(owners, minlength=len(queries))
+    # Where very many items score alike, so many groups may hold them that one query at a time is better.
+    crowded = counts > max(CROWDED * k, len(items) // (CROWDED * group))
+    if crowded.any():
+        owners, chosen = owners[~crowded[owners]], chosen[~crowded[owners]]
+        counts[crowded] = 0
+    rows = _rows_of(owners, chosen, counts, group, len(items))
+    if keep is not None:
+        rows[~keep[rows]] = -1
+    if exclude is not None:
+        _hide(rows, owners * groups + chosen, counts, exclude, group, groups)
+    best, scores = _best_of(rows, score(queries, items, rows), k)
+    for query in np.flatnonzero(crowded):
+        own = None if exclude is None else exclude.list(int(query))
+        best[query], scores[query] = _top_of_one(queries[query], items, k, own, keep)
+    return best, scores
+
+
+def _group_size(items: int, k: int) -> int:
+    """Rows that share a maximum: few groups are soon compared, but of the k best every row is scored."""
+    best = math.sqrt(items / (ROW_COST * k))
+    return min(max(1 << round(math.log2(max(best, 1.0))), 1), LARGEST_GROUP)
+
+
+def _highest(
+    queries: Vectors, items: Vectors, exclude: CSR | None, keep: Mask | None, block: int, group: int
+) -> Scores:
+    """The highest product of each group of `group` rows with each query, -inf where none may be found: (q, groups)."""
+    block = max(block // group, 1) * group
     hidden = _by_row(exclude) if exclude is not None else None
     columns = np.ascontiguousarray(queries.T)
-    space = np.empty((min(block, len(items)), len(queries)), dtype=np.float32)
+    space = np.empty((min(block, -(-len(items) // group) * group), len(queries)), dtype=np.float32)
+    highest = np.empty((len(queries), -(-len(items) // group)), dtype=np.float32)
     for start in range(0, len(items), block):
         some = items[start : start + block]
         products = np.matmul(some, columns, out=space[: len(some)])  # (items of the block, q)
@@ -139,76 +183,59 @@ def _top_of_many(
         if hidden is not None:
             low, high = np.searchsorted(hidden[0], [start, start + block])
             products[hidden[0][low:high] - start, hidden[1][low:high]] = -np.inf
-        found.take(products, start)
-    found.settle()
-    rough = found.scores
-    best, scores = best_first(found.rows, score(queries, items, found.rows), k=k)
-    # Where the last candidate is as good as the k-th, others as good may have been cut off: look at all of those.
-    full = rough[:, -1] > -np.inf
-    for query in np.flatnonzero(full & (rough[:, -1] >= scores[:, k - 1] - SLACK)):
-        own = None if exclude is None else exclude.list(int(query))
-        every = _rough(queries[query], items, own, keep)
-        rows = np.flatnonzero(every >= scores[query, k - 1] - SLACK)[None]
-        (best[query],), (scores[query],) = best_first(rows, score(queries[query][None], items, rows), k=k)
-    return best, scores
+        height = -(-len(some) // group)
+        space[len(some) : height * group] = -np.inf  # the last group may have fewer rows
+        maxima = space[: height * group].reshape(height, group, len(queries)).max(axis=1)
+        highest[:, start // group : start // group + height] = maxima.T
+    return highest
+
+
+def _rows_of(owners: Rows, chosen: Rows, counts: Rows, group: int, height: int) -> Rows:
+    """The rows of the chosen groups of each query, rising, -1 beyond: (q, most groups * group)."""
+    width = int(counts.max(initial=1))
+    table = np.full((len(counts), width), -1, dtype=np.int64)
+    table[owners, _places(owners, counts)] = chosen
+    rows = table[:, :, None] * group + np.arange(group)
+    rows[(table < 0)[:, :, None] | (rows >= height)] = -1
+    return rows.reshape(len(counts), width * group)
+
+
+def _places(owners: Rows, counts: Rows) -> Rows:
+    """Where each entry stands among those of its owner. owners: rising."""
+    return np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _hide(rows: Rows, keys: Rows, counts: Rows, exclude: CSR, group: int, groups: int) -> None:
+    """Turn candidates that may not be found into -1, in place.
+
+    rows: as `_rows_of` gives them. keys: query * groups + group of the chosen groups, rising.
+    """
+    if len(keys) == 0:
+        return
+    owners = exclude.owners()
+    wanted = owners * groups + exclude.indices // group
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    met = keys[at] == wanted
+    place = at[met] - (np.cumsum(counts) - counts)[owners[met]]
+    rows[owners[met], place * group + exclude.indices[met] % group] = -1
+
+
+def _best_of(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
+    """As `best_first`, for many candidates: sorts only those that are as good as the k-th. Leaves `rows` as it is."""
+    width = rows.shape[1]
+    if width <= 2 * k:
+        return best_first(rows, scores, k=k)
+    least = np.maximum(np.partition(scores, width - k, axis=1)[:, width - k], LOWEST)
+    owners, at = np.nonzero(scores >= least[:, None])
+    counts = np.bincount(owners, minlength=len(rows))
+    few = np.full((len(rows), max(k, int(counts.max(initial=0)))), -1, dtype=np.int64)
+    few_scores = np.full(few.shape, -np.inf, dtype=np.float32)
+    place = _places(owners, counts)
+    few[owners, place], few_scores[owners, place] = rows[owners, at], scores[owners, at]
+    return best_first(few, few_scores, k=k)
 
 
 def _by_row(lists: CSR) -> tuple[Rows, Rows]:
     """Entries of the lists by rising item row: their rows and the queries they belong to."""
     order = np.argsort(lists.indices, kind="stable")
     return lists.indices[order], lists.owners()[order]
-
-
-class _Found:
-    """The best candidates so far of each query, by rough score; row -1 with score -inf where there is none.
-
-    What blocks yield is sorted in when the number of blocks has doubled: until then it only has to reach what was best
-    at the last sorting, which lets no more than twice the best through.
-    """
-
-    def __init__(self, queries: int, wanted: int) -> None:
-        self._pending: list[tuple[Rows, Rows, Scores]] = []
-        self._blocks = 0
-        self.rows = np.full((queries, wanted), -1, dtype=np.int64)
-        self.scores = np.full((queries, wanted), -np.inf, dtype=np.float32)
-
-    def take(self, products: Scores, start: int) -> None:
-        """Look at the products (items, q) of the items from row `start` on.
-
-        Only groups of rows whose maximum reaches what is already held are looked into: after the first blocks that
-        is a handful, so that most products are read once, for the maximum.
-        """
-        height, queries = products.shape
-        wanted = self.scores.shape[1]
-        groups = -(-height // GROUP)
-        if groups * GROUP != height:
-            rest = np.full((groups * GROUP - height, queries), -np.inf, dtype=np.float32)
-            products = np.concatenate([products, rest])
-        grouped = products.reshape(groups, GROUP, queries)
-        highest = grouped.max(axis=1)  # (groups, q)
-        least = self.scores[:, -1]
-        if groups > wanted and least.min(initial=0) == -np.inf:
-            # As many groups as wanted reach this value, so at least as many items do.
-            least = np.maximum(least, np.partition(highest, groups - wanted, axis=0)[groups - wanted])
-        least = np.maximum(least - SLACK, LOWEST)
-        group, query = np.nonzero(highest >= least)
-        inside = grouped[group, :, query]  # (candidate groups, GROUP)
-        entry, offset = np.nonzero(inside >= least[query, None])
-        self._pending.append((query[entry], start + group[entry] * GROUP + offset, inside[entry, offset]))
-        self._blocks += 1
-        if self._blocks & (self._blocks - 1) == 0:
-            self.settle()
-
-    def settle(self) -> None:
-        """Sort in what the last blocks have yielded."""
-        queries, wanted = self.scores.shape
-        owners = np.concatenate([np.repeat(np.arange(queries), wanted), *(part[0] for part in self._pending)])
-        rows = np.concatenate([self.rows.ravel(), *(part[1] for part in self._pending)])
-        scores = np.concatenate([self.scores.ravel(), *(part[2] for part in self._pending)])
-        self._pending = []
-        order = np.lexsort((rows, -scores, owners))
-        owners = owners[order]
-        place = np.arange(len(owners)) - np.searchsorted(owners, np.arange(queries))[owners]
-        kept = order[place < wanted]
-        self.rows = rows[kept].reshape(queries, wanted)
-        self.scores = scores[kept].reshape(queries, wanted)

@@ -32,6 +32,7 @@ FEW_KEPT: Final = 5_000  # so few rows are gathered and multiplied, exactly (doc
 MANY_EXCLUDED: Final = 1_000  # beyond, a query's exclusions become a bitmap instead of further candidates
 WIDEST: Final = 4_096  # candidates beyond which exact search is no dearer
 SMALL_FLAT: Final = 6_000  # up to here FAISS's plain scan is faster than blocked products
+FEW_FLAT: Final = 10  # and for fewer queries than this
 FLAT_QUERIES: Final = 16  # from 20 on FAISS multiplies matrices, and a score would depend on its batch
 UNFILTERED_SHARE: Final = 0.9  # with so much kept a bitmap alone does
 FEWEST_PROBES: Final = 8
@@ -259,7 +260,7 @@ class Index:
         if wanted > WIDEST or wanted * 4 > among.count:
             return True
         if self.kind.is_flat:
-            many = queries > exact.FEW_QUERIES and len(self.base) > SMALL_FLAT
+            many = queries >= FEW_FLAT and len(self.base) > SMALL_FLAT
             return many or among.mask is not None
         return among.mask is not None and self.lists is None
 

@@ -59,3 +59,16 @@ def test_all_items_alike_come_by_row() -> None:
     for queries in (1, 9):
         rows, _ = exact.top_k(np.repeat(items[:1], queries, axis=0), items, k=12)
         assert (rows == np.arange(12)).all()
+
+
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_equal_items_far_apart_come_by_row(k: int) -> None:
+    """Copies of few vectors lie all over the rows, some of them hidden: far more equals than are wanted."""
+    random = np.random.default_rng(k)
+    items = clustered(12, 16, seed=8)[0][random.integers(0, 12, 30_000)]
+    asked = clustered(20, 16, seed=9)[0]
+    lists = [random.integers(0, len(items), 200) for _ in asked]
+    rows, scores = exact.top_k(asked, items, k=k, exclude=from_lists(lists))
+    for query in range(len(asked)):
+        allowed = set(range(len(items))) - set(lists[query].tolist())
+        same(rows[query], scores[query], best(asked[query], items, k=k, allowed=allowed), items)
