@@ -108,19 +108,18 @@ class EpochBatches(IterableDataset[Batch]):
 class ValidationBlocks(Blocks[dict[str, Tensor]]):
     """The users that validation asks about; a block of them is made when its turn has come."""
 
-    def __init__(self, truth: Truth, users: Mapping[str, Tensor], *, config: Config) -> None:
-        """users: the static features of every user, a tensor a column."""
-        self.truth, self.users, self.history = truth, users, config.history
+    def __init__(self, truth: Truth, asked: Rows, users: Mapping[str, Tensor], *, config: Config) -> None:
+        """asked: positions in `truth.users`. users: the static features of every user, a tensor a column."""
+        self.truth, self.asked, self.users, self.history = truth, asked, users, config.history
 
     def __len__(self) -> int:
-        return -(-len(self.truth.users) // VALIDATION_BLOCK)
+        return -(-len(self.asked) // VALIDATION_BLOCK)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        start = number * VALIDATION_BLOCK
-        stop = min(start + VALIDATION_BLOCK, len(self.truth.users))
-        block = {name: values[self.truth.users[start:stop]] for name, values in self.users.items()}
+        chosen = self.asked[number * VALIDATION_BLOCK : (number + 1) * VALIDATION_BLOCK]
+        block = {name: values[self.truth.users[chosen]] for name, values in self.users.items()}
         if self.history is not None and self.history.max_length:
-            rows = newest_first(self.truth.history.block(start, stop), self.history.max_length)
+            rows = newest_first(self.truth.history.take(chosen), self.history.max_length)
             block[self.history.name] = torch.from_numpy(rows)
         return block
 
@@ -129,6 +128,7 @@ class DataModule(lightning.LightningDataModule):
     """A prepared dataset as batches.
 
     config: resolved. users, items: the static features of every user and item, a tensor a column.
+    asked: positions in `truth.users`, in the order in which validation asks them.
     """
 
     def __init__(self, dataset: Dataset, config: Config, *, ordered: bool) -> None:
@@ -147,6 +147,8 @@ class DataModule(lightning.LightningDataModule):
         self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))
         limit = np.clip(VALIDATION_SCORES // max(dataset.items.height, 1), *VALIDATION_USERS)
         self.truth = truth(dataset, limit=int(limit), seed=config.train.seed)
+        # By length, so that a block is hardly padded: where most histories are short, a third of the time.
+        self.asked = np.argsort(self.truth.history.lengths, kind="stable")
         self.ratings = held_out_ratings(dataset, self.truth) if config.train.objective == "rating" else None
         self.limits = dataset.preprocess.values
 
@@ -160,8 +162,8 @@ class DataModule(lightning.LightningDataModule):
         return DataLoader(cut, batch_size=None)
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
-        """The validated users' features and histories, in blocks."""
-        blocks = ValidationBlocks(self.truth, self.users, config=self.config)
+        """The validated users' features and histories, in blocks, in the order of `asked`."""
+        blocks = ValidationBlocks(self.truth, self.asked, self.users, config=self.config)
         return DataLoader(blocks, batch_size=None)
 
     def transfer_batch_to_device(

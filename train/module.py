@@ -87,7 +87,9 @@ class Module(lightning.LightningModule):
     def _ranked(self) -> dict[str, float]:
         """Recall and NDCG of the whole catalogue on the validated users; with ratings to fit, how far off they are."""
         truth = self.data.truth
-        users = torch.cat(self._vectors).float().cpu().numpy()
+        vectors = torch.cat(self._vectors).float().cpu().numpy()
+        users = np.empty_like(vectors)
+        users[self.data.asked] = vectors
         items = self._item_vectors.float().cpu().numpy()
         ranks = metrics.ranks(users, items, truth.wanted, truth.seen)
         measured = {

@@ -1,13 +1,16 @@
 """What validation asks: some users where there are too many, a block at a time."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from retrieval import metrics
+from train import checkpoint, datamodule, fit
 from train import config as configs
-from train import datamodule, fit
 from train.datamodule import DataModule, newest_first
 from train.dataset import prepare
 from train.recipe import resolve, statistics
@@ -26,6 +29,46 @@ def test_validation_is_cut_as_it_goes_and_loses_nobody(planted: Path, monkeypatc
     found = np.concatenate([block["history"] for block in blocks])
     expected = newest_first(data.truth.history, 20)
     assert sorted(found.tolist()) == sorted(expected.tolist())
+
+
+def test_who_is_asked_when_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By length of history, so that blocks are narrow; what is found is laid back to where its user stands."""
+    random = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", step)
+        for user in range(40)
+        for step, item in enumerate(random.permutation(np.arange(user % 2, 40, 2))[: 3 + user * 7 % 15])
+    ]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "when"], orient="row").write_parquet(
+        tmp_path / "interactions.parquet"
+    )
+    (tmp_path / "twotower.toml").write_text('[data]\ntime = "when"\n[train]\nepochs = 1\n')
+    found = {}
+    for block in (1, 7, 512):
+        monkeypatch.setattr(datamodule, "VALIDATION_BLOCK", block)
+        fit.fit(configs.load(tmp_path / "twotower.toml", overrides=("model.dim=16",)), tmp_path / str(block))
+        found[block] = json.loads((tmp_path / str(block) / "training" / "history.jsonl").read_text())
+    for name in ("ndcg@10", "recall@10"):
+        assert found[7][name] == pytest.approx(found[1][name])
+        assert found[512][name] == pytest.approx(found[1][name])
+    data = module_of(tmp_path / "twotower.toml")
+    lengths = data.truth.history.lengths
+    assert (np.diff(lengths) < 0).any()  # as they stand they are not by length
+    monkeypatch.setattr(datamodule, "VALIDATION_BLOCK", 7)
+    widths = [block["history"].shape[1] for block in data.val_dataloader()]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1] == lengths.max()
+    # Asked one by one, where they stand: the same as in order of length.
+    trained = checkpoint.load(tmp_path / "7")
+    vectors = trained.user_tower.item_vectors.numpy()[2:]
+    users = np.concatenate(
+        [
+            trained.user_tower({"history": torch.from_numpy(newest_first(data.truth.history.block(row, row + 1), 99))})
+            for row in range(40)
+        ]
+    )
+    ranks = metrics.ranks(users, vectors, data.truth.wanted, data.truth.seen)
+    assert found[7]["ndcg@10"] == pytest.approx(float(np.nanmean(metrics.ndcg(ranks, data.truth.wanted, k=10))))
 
 
 def test_too_many_users_to_validate_are_drawn_and_it_is_said(
