@@ -60,7 +60,9 @@ class Batch:
 
     users: (batch,) int64 user rows. rows: (batch, width) int64 rows of the item vocabulary (item row + 2).
     lengths: (batch,) int64, at least 1. fresh: (batch,) int64: the newest `fresh` items are targets, the older ones
-    are there to be read. values: (batch, width) float32 or None.
+    are there to be read. opening: (batch,) int64 below `lengths`, the place of the item that the profile alone is to
+    find: any of the row's, as a user of whom only features are known may be asked about at any time.
+    values: (batch, width) float32 or None.
     shown: (batch, width, some) int64 rows of the item vocabulary: what was shown beside an item and not chosen, padded
     with zeros; None where nothing was.
     """
@@ -69,6 +71,7 @@ class Batch:
     rows: Tensor
     lengths: Tensor
     fresh: Tensor
+    opening: Tensor
     values: Tensor | None = None
     shown: Tensor | None = None
 
@@ -79,6 +82,7 @@ class Batch:
             rows=self.rows.to(device),
             lengths=self.lengths.to(device),
             fresh=self.fresh.to(device),
+            opening=self.opening.to(device),
             values=None if self.values is None else self.values.to(device),
             shown=None if self.shown is None else self.shown.to(device),
         )
@@ -148,7 +152,7 @@ def batches(
 
 
 def gather(histories: Histories, windows: Windows, chosen: Rows, *, generator: np.random.Generator) -> Batch:
-    """The chosen windows as tensors. generator: draws what was shown, where that is known."""
+    """The chosen windows as tensors. generator: draws what the profile is to find, and what was shown."""
     lengths = windows.lengths[chosen]
     offset = np.arange(int(lengths.max()))  # (width,)
     inside = offset < lengths[:, None]  # (batch, width)
@@ -164,6 +168,7 @@ def gather(histories: Histories, windows: Windows, chosen: Rows, *, generator: n
         rows=torch.from_numpy(rows),
         lengths=torch.from_numpy(lengths),
         fresh=torch.from_numpy(fresh),
+        opening=torch.from_numpy(generator.integers(0, lengths)),
         values=None if values is None else torch.from_numpy(values),
         shown=None if shown is None else torch.from_numpy(shown),
     )

@@ -194,16 +194,14 @@ def targets(batch: Batch, local: Tensor) -> tuple[Tensor, Tensor]:
     """The examples of a batch: flat slots into (batch, width) states, and the item that followed each.
 
     local: (batch, width). The state at slot k (k-th newest item) is to find item k - 1; slot 0, the profile, the
-    oldest item, where the window reaches back to it.
+    row's `opening`, where the window reaches back to the beginning.
     """
     width = batch.rows.shape[1]
     offset = torch.arange(width, device=local.device)
     slot = (offset > 0) & (offset <= batch.fresh[:, None]) & (offset < batch.lengths[:, None])
     slot[:, 0] = batch.fresh == batch.lengths
-    oldest = local.gather(1, batch.lengths[:, None] - 1)
-    following = torch.cat([oldest, local[:, :-1]], dim=1)  # (batch, width)
     slots = slot.flatten().nonzero()[:, 0]
-    return slots, following.flatten()[slots]
+    return slots, following(batch, local).flatten()[slots]
 
 
 def thinned(slots: Tensor, target: Tensor, *, width: int, most: int) -> tuple[Tensor, Tensor]:
@@ -217,10 +215,10 @@ def thinned(slots: Tensor, target: Tensor, *, width: int, most: int) -> tuple[Te
 
 
 def following(batch: Batch, values: Tensor) -> Tensor:
-    """What stands beside the item that follows the state at each slot. values: (batch, width, ...) by item."""
+    """The values of the item that the state at each slot is to find. values: (batch, width, ...) by item."""
     width = batch.rows.shape[1]
     offset = torch.arange(width, device=values.device)
-    item = torch.where(offset > 0, offset - 1, batch.lengths[:, None] - 1)  # (batch, width)
+    item = torch.where(offset > 0, offset - 1, batch.opening[:, None])  # (batch, width)
     return values[torch.arange(len(item), device=values.device)[:, None], item]
 
 

@@ -14,25 +14,39 @@ def histories(lengths: list[int]) -> Histories:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 9), st.integers(1, 50), st.integers(0, 99))
-def test_every_interaction_is_a_target_once_after_its_own_past(
+def test_every_interaction_but_the_first_is_a_target_once_after_its_own_past(
     lengths: list[int], max_length: int, batch_size: int, seed: int
 ) -> None:
     given = histories(lengths)
     owner = np.repeat(given.users, given.lengths)
-    found = []
+    found, introduced = [], []
     generator = np.random.default_rng(seed)
     for batch in batches(given, max_length=max_length, batch_size=batch_size, shuffle=False, generator=generator):
         assert batch.rows.shape[1] <= max_length + 1
         slots, following = targets(batch, batch.rows - 2)
-        found += following.tolist()
         for slot, target in zip(slots.tolist(), following.tolist(), strict=True):
             row, column = divmod(slot, batch.rows.shape[1])
             assert owner[target] == batch.users[row]
             if column:  # read up to the item just before the target
                 assert batch.rows[row, column] - 2 == target - 1
-            else:
-                assert target == 0 or owner[target - 1] != owner[target]
-    assert sorted(found) == list(range(sum(lengths)))
+                found.append(target)
+            else:  # the profile alone, once a user, for any item of the row
+                assert target + 2 in batch.rows[row]
+                introduced.append(int(batch.users[row]))
+    first = set((np.cumsum(lengths) - lengths).tolist())
+    assert sorted(found) == [item for item in range(sum(lengths)) if item not in first]
+    assert sorted(introduced) == given.users.tolist()
+
+
+def test_the_profile_alone_is_to_find_any_of_a_users_items() -> None:
+    generator = np.random.default_rng(0)
+    found = set()
+    for _ in range(60):
+        for batch in batches(histories([4]), max_length=9, batch_size=9, shuffle=False, generator=generator):
+            slots, following = targets(batch, batch.rows - 2)
+            assert slots[0] == 0
+            found.add(int(following[0]))
+    assert found == {0, 1, 2, 3}
 
 
 def test_shuffling_keeps_users_and_items_together() -> None:
@@ -60,6 +74,7 @@ def test_horizon_by_hand() -> None:
         rows=torch.tensor([[4, 3, 2, 0]]),
         lengths=torch.tensor([3]),
         fresh=torch.tensor([3]),
+        opening=torch.tensor([2]),
     )
     weight = horizon_weights(batch, 0.5)[0]
     # Before anything: 2 next, then 3 by a half, then 4 by a quarter.
