@@ -13,6 +13,7 @@ from retrieval.console import note
 from retrieval.errors import BundleError, TwoTowerError
 from retrieval.evaluation.cold import cold_items
 from retrieval.evaluation.deployed import Answers, answer
+from retrieval.evaluation.features_only import features_only
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
 from retrieval.evaluation.measure import (
@@ -44,7 +45,7 @@ class Evaluation:
 
     k: the one that judges. epochs: of the training, as its history tells. summary: what the training says of itself.
     rating: errors of predicted values, where the towers predict them. cold: how items without training interactions
-    are found, where users went on to choose any.
+    are found, where users went on to choose any. strangers: the same users asked without their histories.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Evaluation:
     summary: Mapping[str, Any]
     rating: Mapping[str, Any] | None
     cold: Mapping[str, Any] | None
+    strangers: Mapping[str, Any] | None
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class Evaluation:
             "curve": {str(k): round(value, 6) for k, value in curve(self.exact, truth=stage.truth).items()},
             "slices": self.slices(),
             **({"cold_items": self.cold} if self.cold is not None else {}),
+            **({"features_only": self.strangers} if self.strangers is not None else {}),
             **({"rating": self.rating} if self.rating is not None else {}),
             "index": {"kind": self.answers.kind, "recall@10_vs_exact": round(self.answers.agreement, 6)},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -212,6 +215,7 @@ def run(
             note(f"{users:,} of {len(whole.rows):,} held-out users are judged, drawn at random (--users)")
         seconds = {"read": time.perf_counter() - begin}
         answers = answer(bundle, held, stage, k=max(ks))
+        strangers = features_only(bundle, held, stage, answers.items, k=main_k(ks), seed=seed)
         pair_id, facts = bundle.pair_id, bundle.schema.facts
     seconds |= answers.seconds
 
@@ -255,6 +259,7 @@ def run(
         summary=summary,
         rating=rating_errors(held, stage, answers, facts.get("rating")),
         cold=cold_items(held, stage, answers, seed=seed),
+        strangers=strangers,
         seconds=seconds,
     )
 

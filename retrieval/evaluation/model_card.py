@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from retrieval.evaluation.cold import cold_line
+from retrieval.evaluation.features_only import features_line
 
 if TYPE_CHECKING:
     from retrieval.evaluation.evaluate import Evaluation
@@ -144,7 +145,7 @@ def _measured(judged: "Evaluation", result: Mapping[str, Any]) -> list[str]:
 
 
 def _further(result: Mapping[str, Any]) -> list[str]:
-    """Predicted values and new items, where there is something to tell."""
+    """Predicted values, new items and users without history, where there is something to tell."""
     lines: list[str] = []
     if "rating" in result:
         rating = result["rating"]
@@ -153,6 +154,8 @@ def _further(result: Mapping[str, Any]) -> list[str]:
         lines += [*_table((f"error on {rating['ratings']:,} values", "RMSE", "MAE"), [own, *rows]), ""]
     if "cold_items" in result:
         lines += [cold_line(result["cold_items"]) + ".", ""]
+    if "features_only" in result:
+        lines += [features_line(result["features_only"]) + ".", ""]
     return lines
 
 

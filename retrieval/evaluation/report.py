@@ -9,6 +9,7 @@ from retrieval.evaluation import charts
 from retrieval.evaluation.charts import Spec
 from retrieval.evaluation.cold import K
 from retrieval.evaluation.examples import Example, Line, examples
+from retrieval.evaluation.features_only import measured_at
 from retrieval.evaluation.item_map import item_map
 from retrieval.evaluation.measure import CLASSES, popularity_class, shown_share
 from retrieval.evaluation.report_page import SCRIPT, STYLE
@@ -31,7 +32,7 @@ def html(judged: "Evaluation", result: Mapping[str, Any]) -> str:
         _head(judged, result),
         _scores(judged, result),
         _ratings(result),
-        _cold(result),
+        page.pair(_cold(result), _features_only(result)),
         page.pair(_against(judged, page), _popularity(judged, result, page)),
         page.pair(*_slices(judged, result, page)),
         page.pair(_recall(judged, page), _training(judged, page)),
@@ -157,18 +158,35 @@ def _cold(result: Mapping[str, Any]) -> str:
     if "cold_items" not in result:
         return ""
     cold = result["cold_items"]
-    recall = cold[f"recall@{K}"]
-    body = [
-        f"<tr{' class=own' if name == charts.MODEL else ''}><td>{escape(name)}</td><td>{interval['value']:.4f}</td>"
-        f"<td>{interval['low']:.4f} – {interval['high']:.4f}</td></tr>"
-        for name, interval in recall.items()
-    ]
     return _card(
         "New items",
         f"The {cold['items']:,} items without training interactions, ranked among themselves for the {cold['users']:,} "
         "users who went on to choose one; the content-kNN sees the same features.",
-        _grid(["", f"recall@{K}", "95% interval"], body),
+        _intervals(f"recall@{K}", cold),
     )
+
+
+def _features_only(result: Mapping[str, Any]) -> str:
+    if "features_only" not in result:
+        return ""
+    told = result["features_only"]
+    known = f"with {', '.join(told['features'])} alone" if told["features"] else "with nothing known of them"
+    return _card(
+        "Users without a history",
+        f"The same {told['users']:,} users asked {known}. What their features say of them is worth the gap to the "
+        "answers for another user's; popularity is what needs no model.",
+        _intervals(measured_at(told), told),
+    )
+
+
+def _intervals(measure: str, told: Mapping[str, Any]) -> str:
+    """A table of one measure of several models with their intervals. told: measure -> model -> interval."""
+    body = [
+        f"<tr{' class=own' if name == charts.MODEL else ''}><td>{escape(name)}</td><td>{interval['value']:.4f}</td>"
+        f"<td>{interval['low']:.4f} – {interval['high']:.4f}</td></tr>"
+        for name, interval in told[measure].items()
+    ]
+    return _grid(["", measure, "95% interval"], body)
 
 
 def _against(judged: "Evaluation", page: _Page) -> str:

@@ -9,6 +9,7 @@ import click
 
 from retrieval.console import note
 from retrieval.evaluation.cold import cold_line
+from retrieval.evaluation.features_only import features_line
 from retrieval.evaluation.measure import main_k
 from retrieval.evaluation.rating import rating_table
 
@@ -57,6 +58,8 @@ def show(result: Mapping[str, Any], *, path: Path) -> None:
         click.echo(f"\n{rating_table(result['rating'])}")
     if "cold_items" in result:
         click.echo(f"\n{cold_line(result['cold_items'])}")
+    if "features_only" in result:
+        click.echo(f"\n{features_line(result['features_only'])}")
     click.echo(f"\n{result['verdict']['sentence']}")
     for name, reason in result["baselines_left_out"].items():
         note(f"left out {name}: {reason}")
