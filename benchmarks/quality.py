@@ -30,6 +30,7 @@ import numpy.typing as npt
 import polars as pl
 
 from retrieval.evaluation.evaluate import run
+from retrieval.evaluation.features_only import measured_at
 from retrieval.evaluation.held_out import HeldOut
 from retrieval.evaluation.intervals import Bootstrap
 from retrieval.evaluation.rivals import compete
@@ -40,9 +41,13 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "quality.md"
 DATASETS: Final = ("ml-100k", "ml-latest-small", "beauty")
 HIDDEN: Final = 0.1  # share of items that the cold protocol keeps from training
-NEW_USER_SPLITS: Final = 5
+# How many splits of the users, by protocol and dataset.
+SPLITS: Final = {
+    "new-users": {"ml-latest-small": 5},
+    "no-order": {"ml-latest-small": 5, "ml-100k": 2, "beauty": 1},
+}
 BUDGET_S: Final = 300.0  # for the settings of a baseline
-NEW_USERS: Final = ("new-users", "no-order")
+NEW_USERS: Final = tuple(SPLITS)
 TITLES: Final = {
     "leave-one-out": "the last interaction of each user, the one before it for validation",
     "new-users": "a fifth of the users never seen in training; the last fifth of what they did, from the rest",
@@ -96,15 +101,16 @@ Found = Mapping[Cell, Result]
 def cells(seeds: int) -> list[Cell]:
     """All runs, what tells most first."""
     chosen = []
-    for seed in range(max(seeds, NEW_USER_SPLITS)):
+    for seed in range(max(seeds, *(count for counts in SPLITS.values() for count in counts.values()))):
         for name in DATASETS:
             if seed == 0:
                 chosen.append(Cell("baselines", name, "leave-one-out", 0))
             if seed < seeds:
                 chosen.append(Cell("towers", name, "leave-one-out", seed))
-        if seed < NEW_USER_SPLITS:
-            for protocol in NEW_USERS:
-                chosen += [Cell(who, "ml-latest-small", protocol, seed) for who in ("baselines", "towers")]
+        for protocol, counts in SPLITS.items():
+            for name, count in counts.items():
+                if seed < count:
+                    chosen += [Cell(who, name, protocol, seed) for who in ("baselines", "towers")]
         if seed == 0:
             chosen += [Cell("towers", name, "cold", 0) for name in ("ml-latest-small", "beauty")]
     return chosen
@@ -232,8 +238,9 @@ def without_order(folder: Path, to: Path) -> Path:
     """The dataset folder with its rows shuffled and no word of time. Returns its config."""
     if not (to / "twotower.toml").exists():
         to.mkdir(parents=True, exist_ok=True)
-        for name in ("items.parquet", "users.parquet"):
-            shutil.copy(folder / name, to / name)
+        for path in folder.iterdir():
+            if path.name not in ("interactions.parquet", "twotower.toml"):
+                shutil.copy(path, to / path.name)
         rows = pl.read_parquet(folder / "interactions.parquet")
         rows.sample(fraction=1.0, shuffle=True, seed=0).write_parquet(to / "interactions.parquet")
         config = (folder / "twotower.toml").read_text(encoding="utf-8")
@@ -282,6 +289,7 @@ def page(found: Found) -> str:
     for protocol, metrics in METRICS.items():
         lines += _protocol(found, protocol, metrics)
     lines += _cold(found)
+    lines += _features_only(found)
     return "\n".join(lines) + "\n"
 
 
@@ -424,6 +432,32 @@ def _cold(found: Found) -> list[str]:
                 )
                 cells = (name, f"{cold['items']:,}", f"{cold['users']:,}", *values)
                 lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _features_only(found: Found) -> list[str]:
+    """Users whose histories are withheld, of every dataset whose users have features; means over the runs."""
+    lines = [
+        "## Users with features only",
+        "",
+        "To be found: the same, by users whose histories are withheld. Another user's features are what theirs have to",
+        "beat, popularity is what needs no model.",
+        "",
+        "| | by | runs | two towers | another user's features | popularity |",
+        "| --- " * 6 + "|",
+    ]
+    for protocol in METRICS:
+        for name in DATASETS:
+            told = [
+                result.told["metrics"].get("features_only", {"features": []})
+                for result in _of(found, "towers", name, protocol).values()
+            ]
+            if not told or not all(entry["features"] for entry in told):
+                continue
+            measure = measured_at(told[0])
+            means = {label: np.mean([entry[measure][label]["value"] for entry in told]) for label in told[0][measure]}
+            values = (f"{value:.4f}" for value in means.values())
+            lines.append(f"| {name}, {protocol} | {measure} | {len(told)} | {' | '.join(values)} |")
     return [*lines, ""]
 
 

@@ -61,6 +61,10 @@ def towers(quality: ModuleType, ndcg: float) -> Any:
                 "users": 400,
                 "recall@20": {"two towers": {"value": 0.4}, "content-knn": {"value": 0.3}, "random": {"value": 0.1}},
             },
+            "features_only": {
+                "features": ["age"],
+                "ndcg@10": {label: {"value": value} for label, value in STRANGERS.items()},
+            },
         },
     }
     return quality.Result(told, {f"towers {name}": np.full(40, ndcg) for name in METRICS})
@@ -71,12 +75,13 @@ def baselines(quality: ModuleType, ndcg: float) -> Any:
     return quality.Result(told, {f"ease {name}": np.full(40, ndcg) for name in METRICS})
 
 
+STRANGERS = {"two towers": 0.04, "another user's features": 0.03, "popularity": 0.02}
 METRICS = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (5, 10, 20, 100)]
 
 
 def test_the_page(quality: ModuleType) -> None:
     cells = quality.cells(3)
-    assert len(cells) == 3 * 3 + 3 + 2 * (2 * 5) + 2
+    assert len(cells) == 3 * 3 + 3 + 2 * (5 + 8) + 2
     assert len({cell.name for cell in cells}) == len(cells)
     found = {
         cell: towers(quality, 0.12 if cell.seed else 0.10) if cell.who == "towers" else baselines(quality, 0.05)
@@ -88,6 +93,7 @@ def test_the_page(quality: ModuleType) -> None:
     assert "| ease | 0.0500 ± 0.0000 | 0.0500 ± 0.0000 | +132% (" in page  # five splits: .10 once and .12 four times
     assert "Settings chosen: ease ridge 10." in page
     assert "| beauty | 50 | 400 | 0.4000 | 0.3000 | 1.33 | 0.1000 | 4.0 |" in page
+    assert "| ml-100k, leave-one-out | ndcg@10 | 3 | 0.0400 | 0.0300 | 0.0200 |" in page
     # Half of the clock was this process's: seconds and throughput of CPU.
     assert "| ease 0.0500 | +127% (+127% to +127%) | 8 | 6 | 10 | 2,000 | 500 MB |" in page
     assert quality.page({}).startswith("# Quality")
