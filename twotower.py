@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "similar": ("retrieval.query_commands:similar", "The items nearest to an item."),
     "embed": ("retrieval.query_commands:embed", "Vectors of a table, through a tower."),
     "evaluate": ("retrieval.evaluate_commands:evaluate", "The deployed path on held-out users, beside baselines."),
+    "serve": ("retrieval.server.command:serve", "Answer over HTTP, with a page to try it on."),
     "bench": ("retrieval.bench:bench", "How fast a bundle answers on this machine."),
 }
 

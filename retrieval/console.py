@@ -24,6 +24,10 @@ def is_quiet() -> bool:
     return _level == 0
 
 
+def is_verbose() -> bool:
+    return _level == 2
+
+
 def note(message: str) -> None:
     """Tell the user something on stderr, unless quiet."""
     if _level >= 1:

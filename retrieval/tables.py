@@ -106,7 +106,10 @@ def _record_batch(records: list[dict[str, Any]], types: dict[str, pa.DataType]) 
 
 
 def _array(records: list[dict[str, Any]], name: str, kind: pa.DataType | None) -> Any:
+    values = [record.get(name) for record in records]
     try:
-        return pa.array([record.get(name) for record in records], kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        if kind is not None and pa.types.is_temporal(kind) and any(isinstance(value, str) for value in values):
+            return pa.array(values, pa.string()).cast(kind)  # JSON writes dates as text
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         raise pa.ArrowInvalid(f'column "{name}": {error}') from error

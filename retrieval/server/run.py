@@ -1,0 +1,115 @@
+"""Running: a socket, a server on it, and an end without dropped requests."""
+
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from retrieval.console import is_quiet, is_verbose, note
+from retrieval.errors import TwoTowerError
+from retrieval.server.app import application
+from retrieval.server.generations import Generations
+from retrieval.server.settings import Settings
+
+FINISH_S: Final = 30  # for requests in flight when the server is told to end
+
+log: Final = logging.getLogger("twotower.server")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but a termination that was asked for is a success, and an interruption is told by an exception."""
+
+    interrupted = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """While serving, SIGTERM and SIGINT end it gently; a second SIGINT at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask_to_end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask_to_end(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = self.interrupted or number == signal.SIGINT
+        self.handle_exit(number, frame)
+
+
+def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: bool) -> None:
+    """Serve a bundle until SIGTERM or SIGINT; requests in flight are finished.
+
+    Raises BundleError if there is nothing to serve, TwoTowerError if the address cannot be had, KeyboardInterrupt
+    after SIGINT.
+    """
+    _log_to_stderr()
+    generations = Generations(folder)
+    with _listening(host, port) as listener:
+        server = _Server(
+            uvicorn.Config(
+                application(generations, settings),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                lifespan="on",
+                timeout_graceful_shutdown=FINISH_S,
+            )
+        )
+        present, address = generations.present, listener.getsockname()
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        note(
+            f"http://{shown}:{address[1]} answers from {folder}: {present.count:,} items ({present.kind}), "
+            f"model {present.bundle.pair_id}, generation {present.bundle.generation}"
+        )
+        if not is_local and settings.token is None:
+            whoever = "ask and change items" if settings.writable else "ask"
+            note(f"whoever reaches {shown} may {whoever}: no token is set (--token-file)")
+        server.run(sockets=[listener])
+    if server.interrupted:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A bound socket. Raises TwoTowerError if the address is taken, or is not one of this machine."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise TwoTowerError(f'"{host}" is not an address to listen on; try 127.0.0.1, or 0.0.0.0 for all') from error
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError as error:
+            raise TwoTowerError(
+                f"cannot listen on {host}, port {port} ({error.strerror}); choose another with --port, 0 for a free one"
+            ) from error
+        listener.set_inheritable(False)
+        yield listener
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name in ("twotower.server", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    log.setLevel(logging.ERROR if is_quiet() else logging.INFO if is_verbose() else logging.WARNING)

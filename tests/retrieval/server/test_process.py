@@ -1,0 +1,148 @@
+"""The command, as a process of its own with a socket."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_cli import run
+from tests.tiny import write_tiny
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server on a free port, and its port."""
+    command = [sys.executable, "-m", "twotower", "serve", str(folder), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.match(r"http://127\.0\.0\.1:(\d+) answers from .*: 40 items \(flat\)", line)
+            assert found, line + process.stderr.read()
+            yield process, int(found[1])
+        finally:
+            process.kill()
+
+
+def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def test_start_ask_and_end(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "bundle")
+    with serving(folder, "--writable") as (process, port):
+        body = {"users": [{"history": ["i2", "i4"]}], "k": 3}
+        status, found = ask(port, "POST", "/v1/recommend", body)
+        assert status == 200
+        assert len(found["results"][0]["hits"]) == 3
+        status, put = ask(port, "PUT", "/v1/items", {"items": [{"id": "n", "year": 1}]})
+        assert (status, put["added"]) == (200, 1)
+
+        # From another process: by itself within a moment.
+        remove = [sys.executable, "-m", "twotower", "index", "remove", str(folder), "--ids", "-"]
+        subprocess.run(remove, input="n\n", text=True, check=True, capture_output=True, timeout=60)
+        deadline = time.monotonic() + 10
+        while ask(port, "GET", "/v1/items/n")[0] != 404:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+        # Too long a body, on one connection with what follows: refused without breaking anything.
+        assert ask(port, "POST", "/v1/recommend", "x" * (9 << 20))[0] == 413
+
+        # A request under way when the end is asked for is answered.
+        slow = socket.create_connection(("127.0.0.1", port), timeout=20)
+        content = json.dumps(body).encode()
+        head = f"POST /v1/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+        slow.sendall(head.encode() + content[:5])
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        slow.sendall(content[5:])
+        answered = b""
+        while part := slow.recv(65536):
+            answered += part
+        slow.close()
+        assert answered.startswith(b"HTTP/1.1 200")
+        assert json.loads(answered.partition(b"\r\n\r\n")[2])["results"] == found["results"]
+        assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_an_interruption_is_one(tmp_path: Path) -> None:
+    with serving(write_tiny(tmp_path / "bundle")) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_tiny(tmp_path / "bundle")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        capsys.readouterr()
+        assert run(["serve", str(folder), "--port", str(port)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"cannot listen on 127.0.0.1, port {port} (Address already in use)" in line
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (lambda path: path / "none", [], "no such folder"),
+        (lambda path: path, [], "not a bundle"),
+        (lambda path: write_tiny(path / "bare", index=False), [], "has no index"),
+        (lambda path: write_tiny(path / "bundle"), ["--host", "no such host"], "is not an address"),
+        (lambda path: write_tiny(path / "bundle"), ["--token-file", "/dev/null"], "holds no token"),
+        (lambda path: write_tiny(path / "bundle"), ["--token-file", "/nowhere"], "/nowhere: No such file"),
+    ],
+)
+def test_one_line_for_what_cannot_be_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, options: list[str], words: str
+) -> None:
+    folder = make(tmp_path)
+    capsys.readouterr()
+    assert run(["serve", str(folder), "--port", "0", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['uvicorn'] = None; import twotower; twotower.main(['serve', '.'])"
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert 'pip install "twotower[server]"' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_several_ask_at_once(tmp_path: Path) -> None:
+    with serving(write_tiny(tmp_path / "bundle"), "--threads", "3") as (_, port):
+        found: list[tuple[int, Any]] = []
+        body = {"users": [{"user": "u1"}], "where": "year > 1985", "diversity": 0.3}
+        askers = [
+            threading.Thread(target=lambda: found.extend(ask(port, "POST", "/v1/recommend", body) for _ in range(5)))
+            for _ in range(8)
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+    assert len(found) == 40
+    assert all(answer == found[0] for answer in found)
+    assert found[0][0] == 200
