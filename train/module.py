@@ -51,9 +51,13 @@ class Module(lightning.LightningModule):
         self.items = {name: values.to(self.device) for name, values in self.data.items.items()}
 
     def on_train_epoch_start(self) -> None:
-        # By epoch, as the batches are: dropout after a resume is what it would have been.
-        torch.manual_seed(self.config.train.seed * 1_000_003 + self.current_epoch)
         self._sum, self._steps, self._started = torch.zeros((), device=self.device), 0, time.monotonic()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  (Lightning's signature)
+        if batch_idx == 0:
+            # By epoch, as the batches are: dropout after a resume is what it would have been. Not before the first
+            # batch is there, since making a loader's iterator draws too, in a resumed epoch at another time.
+            torch.manual_seed(self.config.train.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002  (Lightning's signature)
         users = {name: values[batch.users] for name, values in self.users.items()}

@@ -82,6 +82,8 @@ def test_resuming_is_as_if_it_had_never_stopped(planted: Path, tmp_path: Path) -
     trained(planted, tmp_path / "parts", "train.epochs=2", "train.patience=9")
     trained(planted, tmp_path / "parts", "train.epochs=4", "train.patience=9", resume=True)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    last = [checkpoint.read(tmp_path / name / "training" / "last.ckpt")["state_dict"] for name in ("whole", "parts")]
+    assert_same(last[0], last[1])
     lines = (tmp_path / "parts" / "training" / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
