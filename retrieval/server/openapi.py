@@ -148,6 +148,17 @@ _RESULTS: Final = {
 _ITEM: Final = {"type": "object", "required": ["id"], "properties": {"id": TEXT}}
 _MORE: Final = {"more": {"type": "boolean", "description": "whether the limit left some out"}}
 
+_INFO: Final = {
+    "items": {"type": "integer"},
+    "users": {"type": "integer"},
+    "dim": {"type": "integer"},
+    "index": {"type": "object"},
+    "user_features": {"type": "array", "items": {"type": "object"}},
+    "item_features": {"type": "array", "items": {"type": "object"}},
+    "columns": {"type": "array", "items": {"type": "object"}},
+    "limits": {"type": "object"},
+}
+
 # method, path -> one line, what goes in, what comes out beside the stamp, statuses beside 400 and 503
 _TOLD: Final[dict[tuple[str, str], tuple[str, Any, dict[str, Any], tuple[int, ...]]]] = {
     ("POST", "/v1/recommend"): ("The best items for users, known or new.", _users, _RESULTS, (413,)),
@@ -195,7 +206,7 @@ _TOLD: Final[dict[tuple[str, str], tuple[str, Any, dict[str, Any], tuple[int, ..
         {"user": {"type": "object"}},
         (404,),
     ),
-    ("GET", "/v1/info"): ("What is served: inputs, columns, index, limits.", _nothing, {}, ()),
+    ("GET", "/v1/info"): ("What is served: inputs, columns, index, limits.", _nothing, _INFO, ()),
 }
 
 _EXAMPLES: Final[dict[tuple[str, str], Any]] = {
