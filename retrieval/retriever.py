@@ -17,7 +17,7 @@ from retrieval.errors import QueryError, nearest
 from retrieval.index import Index, Selection
 from retrieval.lookup import Lookup
 from retrieval.ratings import stars
-from retrieval.records import Record
+from retrieval.records import Record, text_of
 from retrieval.stored import open_both
 from retrieval.tower import Tower
 
@@ -290,8 +290,9 @@ class Retriever:
                 features = {**{name: value for name, value in known.items() if name in inputs}, **features}
         if isinstance(history, str) or not (history is None or isinstance(history, Sequence)):
             raise QueryError(f"a history is a list of item ids, found {type(history).__name__}")
-        seen = _texts(history or ())
-        rows, unknown = self._rows([*([] if include_seen else seen), *query.exclude, *exclude])
+        seen = _texts(history or (), what="a history")
+        unwanted = _texts([*query.exclude, *exclude], what="the items to leave out")
+        rows, unknown = self._rows([*([] if include_seen else seen), *unwanted])
         if include_seen:
             unknown += self._rows(seen)[1]
         if unknown:
@@ -321,11 +322,17 @@ class Retriever:
         return None if row is None else self._users.record(row)
 
 
-def _texts(ids: Sequence[Any]) -> list[str]:
-    """Ids as text, without those that are missing. A list of text, which a long history is, needs one look."""
+def _texts(ids: Sequence[Any], *, what: str) -> list[str]:
+    """Ids as text, without those that are missing. A list of text, which a long history is, needs one look.
+
+    Raises QueryError for one that no id can be.
+    """
     if isinstance(ids, list) and set(map(type, ids)) == {str} and "" not in ids:
         return ids
-    return [str(item) for item in ids if item is not None and item != ""]
+    try:
+        return [text for item in ids if (text := text_of(item))]
+    except TypeError as error:
+        raise QueryError(f"an id in {what}: {error}") from None
 
 
 def _rating_of(fact: Any) -> tuple[float, float] | None:

@@ -117,7 +117,7 @@ def tiny_schema(dim: int, pair_id: str) -> Schema:
 
 def items_of(ids: list[str]) -> pa.Table:
     """The catalogue: title, year (some missing), tags (a list), a date, and a column with a space in its name."""
-    numbers = [int(item[1:]) for item in ids]
+    numbers = [int(item.lstrip("i")) for item in ids]
     return pa.table(
         {
             "item_id": ids,
@@ -154,9 +154,10 @@ def write_tiny(
     pair_id: str = "abc123abc123",
     index: bool = True,
     kind: str = "auto",
+    prefix: str = "i",
 ) -> Path:
-    """Publish a bundle in `folder`, which need not be there. Items are i0, i1, ...; returns the folder."""
-    ids = [f"i{number}" for number in range(items)]
+    """Publish a bundle in `folder`, which need not be there. Items are i0, i1, ... by `prefix`; returns the folder."""
+    ids = [f"{prefix}{number}" for number in range(items)]
     table = item_table(items, dim, seed)
     with publishing(folder) as draft:
         for side in ("user", "item"):

@@ -53,6 +53,16 @@ def test_a_known_user_has_history_and_features(retriever: Retriever) -> None:
     assert ids(other) == expected_ids(retriever, {"history": ["i2"]}, k=4, without={"i2"})
 
 
+def test_ids_may_be_numbers(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "numbers", prefix="")
+    with Retriever.open(folder) as numbered:
+        (text,) = numbered.query([Query(history=["2", "4"], exclude=["6"])], k=5)
+        (numbers,) = numbered.query([Query(history=[2.0, np.int64(4), None, float("nan")], exclude=[6])], k=5)
+        assert text == numbers
+        with pytest.raises(QueryError, match="an id in a history: expected text, found list"):
+            numbered.query([Query(history=[["2"]])])
+
+
 def test_a_history_may_stand_among_the_features(retriever: Retriever) -> None:
     assert ids(retriever.query([{"features": {"history": ["i2"], "age": 3}}])[0]) == ids(
         retriever.query([{"features": {"age": 3}, "history": ["i2"]}])[0]
