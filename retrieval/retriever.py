@@ -60,9 +60,7 @@ class Query:
                 raise QueryError(f'"{name}" of a query: found {type(value).__name__}')
             found[name] = value
         if "user" in found:
-            found["user"] = str(found["user"])
-        if "exclude" in found:
-            found["exclude"] = [str(entry) for entry in found["exclude"]]
+            found["user"] = text_of(found["user"])
         return cls(**found)
 
 

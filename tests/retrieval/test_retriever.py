@@ -58,7 +58,8 @@ def test_ids_may_be_numbers(tmp_path: Path) -> None:
     with Retriever.open(folder) as numbered:
         (text,) = numbered.query([Query(history=["2", "4"], exclude=["6"])], k=5)
         (numbers,) = numbered.query([Query(history=[2.0, np.int64(4), None, float("nan")], exclude=[6])], k=5)
-        assert text == numbers
+        assert ids(text) == ids(numbers)
+        assert [hit.score for hit in text] == [hit.score for hit in numbers]
         with pytest.raises(QueryError, match="an id in a history: expected text, found list"):
             numbered.query([Query(history=[["2"]])])
 
