@@ -1,5 +1,6 @@
 """DataModule: the dataset as tensors, batches by epoch, and the validation that Lightning asks for."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -95,7 +96,9 @@ class EpochBatches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         history = self.config.history
-        return batches(
+        # The first epoch leaves a closed form as it is: a batch says what its loss is.
+        most = 1 if self.epoch == 0 and self.config.train.start == "linear" else None
+        every = batches(
             self.histories,
             max_length=history.max_length if history is not None and history.max_length else 1,
             batch_size=given(self.config.train.batch_size),
@@ -103,6 +106,7 @@ class EpochBatches(IterableDataset[Batch]):
             # By epoch, not one stream: a resumed training goes on as if it had never stopped.
             generator=np.random.default_rng((self.config.train.seed, self.epoch)),
         )
+        return itertools.islice(every, most)
 
 
 class ValidationBlocks(Blocks[dict[str, Tensor]]):

@@ -213,8 +213,8 @@ class Sum(Encoder):
         return dropped
 
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        total = (history * rearrange(mask.to(history.dtype), "b k -> b k 1")).sum(dim=1)
-        dropped: Tensor = self.dropout(total + profile)
+        total = rearrange(mask.to(history.dtype), "b k -> b 1 k") @ history  # (batch, 1, dim)
+        dropped: Tensor = self.dropout(rearrange(total, "b 1 d -> b d") + profile)
         return dropped
 
 

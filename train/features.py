@@ -59,6 +59,11 @@ def standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.stack([z.clamp(-CLAMP_Z, CLAMP_Z), missing.to(z.dtype)], dim=-1)
 
 
+def finite(vectors: Tensor) -> Tensor:
+    """0 where a number is not finite, and none so large that its square is not."""
+    return torch.where(vectors.isnan() | vectors.isinf(), 0.0, vectors).clamp(-CLAMP_VECTOR, CLAMP_VECTOR)
+
+
 class CategoryEmbedding(nn.Embedding):
     """A learned vector a row of the vocabulary; the rows of missing and unknown are learned like any other."""
 
@@ -87,8 +92,7 @@ class VectorEmbedding(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """vectors: (n, size) float32, any; all NaN where missing. Returns (n, dim)."""
-        finite = torch.where(vectors.isnan() | vectors.isinf(), 0.0, vectors).clamp(-CLAMP_VECTOR, CLAMP_VECTOR)
-        out: Tensor = self.out(unit(finite))
+        out: Tensor = self.out(unit(finite(vectors)))
         return out
 
 

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from retrieval.console import note
 from retrieval.errors import TrainError
-from train import build, checkpoint, initial, linear, recipe
+from train import build, checkpoint, closed, initial, linear, recipe
 from train.config import Config
 from train.counts import follows, together
 from train.datamodule import DataModule
@@ -52,11 +52,11 @@ def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False)
     dataset = prepare(config)
     facts = recipe.statistics(dataset)
     resolved = recipe.resolve(dataset.config, facts)  # with the length of the history, which the data decided
+    if resolved.train.start == "linear":
+        settings = _kept_settings(out, dataset.config) if refit else closed.choose(dataset, resolved)
+        resolved = recipe.resolve(closed.put(dataset.config, settings), facts)
     if chosen is not None:
         resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=chosen))
-    if resolved.train.start == "linear" and resolved.train.ridge is None:
-        ridge = _ridge(out) if refit else _best_ridge(dataset, resolved, ordered=facts.ordered)
-        resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, ridge=ridge))
     work = _work_folder(out, resolved, dataset.fingerprint(), resume=resume)
     dataclasses.replace(dataset, config=resolved).save(work)
     module, trainer = _run(dataset, resolved, work, ordered=facts.ordered)
@@ -87,11 +87,7 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
         expected = follows(data.histories, catalogue=catalogue, window=window, both=not ordered, found=POPULARITY)
         pair.teacher = Teacher(expected)
     if train.start == "linear" and not last.exists():
-        generator = np.random.default_rng(train.seed)
-        factors = linear.factors(
-            data.histories, catalogue=catalogue, dim=dim, ridge=build.given(train.ridge), generator=generator
-        )
-        initial.start_linear(pair, factors, data.items, data.histories)
+        closed.begin(pair, data, config)
     if train.start == "spectral" and not last.exists():
         counts = (
             follows(data.histories, catalogue=catalogue, window=WINDOW, both=True).__matmul__
@@ -153,23 +149,11 @@ def monitored(config: Config) -> Monitored:
     return RATING if config.train.objective == "rating" else RANKING
 
 
-def _best_ridge(dataset: Dataset, config: Config, *, ordered: bool) -> float:
-    data = DataModule(dataset, config, ordered=ordered)
-    asked = data.truth
-    return linear.best_ridge(
-        data.histories,
-        catalogue=dataset.items.height,
-        dim=build.given(config.model.dim),
-        history=asked.history,
-        wanted=asked.wanted,
-        seen=asked.seen,
-    )
-
-
-def _ridge(out: Path) -> float:
-    """The ridge that validation chose in the training that a refit follows."""
+def _kept_settings(out: Path, config: Config) -> linear.Settings:
+    """The settings of the closed form that validation chose in the training that a refit follows."""
     summary = json.loads((out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME).read_text(encoding="utf-8"))
-    return float(summary["recipe"]["train"]["ridge"] or linear.RIDGES[0])
+    kept = Config.from_dict(config.to_dict() | summary["recipe"])
+    return linear.Settings()._replace(**closed.chosen(kept) | closed.chosen(config))
 
 
 def _chosen_epochs(out: Path) -> int:

@@ -10,19 +10,22 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import sparse
 
 from retrieval.vocabulary import FIRST
 from train.batches import Histories
-from train.features import Inputs
+from train.explain import explain
+from train.features import Inputs, unit
 from train.linear import Factors
-from train.pair import Pair
+from train.pair import Pair, features_of
 
 Floats = npt.NDArray[np.floating]
 
 ROUNDS = 5  # of subspace iteration; the order of the eigenvectors matters little, their span does
 SPARE = 16  # directions beside those wanted, so that the wanted ones settle (arXiv 0909.4061, section 4.4)
 NOISE = 0.1  # what an item keeps of its random vector, so that items of equal counts can part
-FAINT = 1e-4  # how large everything starts that a closed form does not know
+FAINT = 1e-3  # how large a user without a history is beside an item that adds most
+TOLD = 20_000  # users at most, by whom it is learned what users' features tell
 OTHERS = 0.3  # how large the other features start, of what they would be
 
 
@@ -49,26 +52,34 @@ def spectral(
 
 
 @torch.no_grad()
-def start_linear(pair: Pair, factors: Factors, items: Inputs, histories: Histories) -> None:
-    """Make the pair the closed form of `linear`: what items add, what they are found by, nothing else.
+def start_linear(pair: Pair, factors: Factors, users: Inputs, items: Inputs, histories: Histories) -> None:
+    """Make the pair the closed form of `linear`: what items add, and what they are found by.
 
-    Without a history a user is drawn, a little, to what is taken most.
+    Features are given what they tell of that. Of an item they say where it is unless its id is known, which adds what
+    they lack (also where nobody took it: the closed form knows what it is like). Of a user they say, faintly, whom to
+    take them for while there is no history.
+    users, items: the features of all of them, as the towers take them.
     """
     user, item = pair.user_tower, pair.item_tower
     assert user.source is not None
     assert item.embedding.id_column is not None
+    catalogue = len(factors.target)
+    target = torch.from_numpy(factors.target)
     ids = items[item.embedding.id_column]
-    for embedding in (user.embedding, item.embedding):
-        for weight in embedding.parameters():
-            weight.mul_(FAINT)
-    for name, table in zip(item.embedding.kinds, item.embedding.embeddings, strict=True):
-        if name == item.embedding.id_column:
-            known = ids >= FIRST
-            next(table.parameters())[ids[known]] = torch.from_numpy(factors.target)[known]
+    taken = torch.from_numpy(np.bincount(histories.items, minlength=catalogue) > 0)
+    explain(item.embedding, features_of(items, taken), target[taken])
+    told = item.embedding.eval()(items, catalogue)
+    item.embedding.train(pair.training)
+    own = item.embedding.embeddings[list(item.embedding.kinds).index(item.embedding.id_column)]
+    next(own.parameters())[ids[ids >= FIRST]] = (target - told)[ids >= FIRST]
+
     user.source.weight.zero_()  # an unknown item adds nothing
     user.source.weight[FIRST:] = torch.from_numpy(factors.source)
-    frequency = np.bincount(histories.items, minlength=len(factors.source)) / max(len(histories.items), 1)
-    user.embedding.base.copy_(torch.from_numpy(FAINT * frequency @ factors.source))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(histories.users))[:TOLD])
+    ones = np.ones(len(histories.items), np.float32)
+    taken_by = sparse.csr_array((ones, histories.items, histories.starts), shape=(len(histories.users), catalogue))
+    states = unit(torch.from_numpy(taken_by[chosen] @ factors.source))
+    explain(user.embedding, features_of(users, torch.from_numpy(histories.users[chosen])), FAINT * states)
 
 
 @torch.no_grad()

@@ -199,6 +199,12 @@ class Train:
         choices=("random", "spectral", "linear"),
     )
     ridge: float | None = key(None, "Ridge of the linear start; chosen on validation by default.", above=0)
+    likeness: float | None = key(
+        None, "Linear start: weight of the items' features beside what users took; chosen on validation.", low=0
+    )
+    damping: float | None = key(
+        None, "Linear start: an item of a history counts its users to minus this; chosen on validation.", low=0, high=1
+    )
     averaging: float | None = key(
         None, "Steps over which the weights that are validated and kept are averaged; 1 keeps the last.", low=1
     )

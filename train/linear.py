@@ -1,11 +1,13 @@
 """A closed form to start from where order means nothing: EASE, factored into two towers.
 
 EASE (Steck, arXiv 1905.03375) is the best linear map from what a user took to what the user takes, with nothing
-explaining itself. Its matrix B, items by items, is never made: its largest singular vectors give what a history adds
-up (`source`) and what an item is (`target`), so that source . target is B cut to the rank of the towers.
+explaining itself. Its matrix B, items by items, is never made: the directions along which its predictions differ most
+give what a history adds up (`source`) and what an item is (`target`), so that source . target is B cut to the rank of
+the towers. Cut there, where it matters what is predicted, and not in B itself (reduced-rank regression, Izenman 1975).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +16,56 @@ from scipy import sparse
 from retrieval import metrics
 from retrieval.csr import CSR
 from train.batches import Histories
+from train.inverse import Leading, inverse, leading
 
-RIDGES = (30.0, 100.0, 300.0, 10.0)  # of the regression, the first where there is nothing to choose by
-MOST = 6_000  # height of the matrix that is inverted, users or items, whichever are fewer: seconds
-ROUNDS = 5  # of subspace iteration
+# What may be chosen on validation, in the order in which it is; each rising.
+CHOICES: Final[Mapping[str, tuple[float, ...]]] = {
+    "likeness": (0.0, 1.0, 3.0, 10.0),
+    "ridge": (20.0, 60.0, 200.0, 600.0, 2000.0),
+    "dim": (64, 128, 256, 512),
+    "damping": (0.0, 0.1, 0.2, 0.3),
+}
+FADE = 0.5  # of a user's weight with the number of items: one who took everything says little of each
+HIGHEST = 6_000  # users or items, whichever are fewer
+MOST = 3_000_000  # interactions that are fitted; beyond, users are drawn at random
+WIDE = 1_000_000  # interactions up to which the widest is tried
+ASKED = 4_000  # validated users by whom settings are chosen
+ROUNDS = 2  # of subspace iteration, from the leading directions of the data
 SPARE = 16  # directions beside those wanted
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
+
+
+class Settings(NamedTuple):
+    """What validation chooses.
+
+    ridge: of the regression. likeness: weight of what items have in common by their features, beside the users.
+    damping: what an item adds to a history counts users^-damping of it. dim: of the towers, one more than the rank.
+    """
+
+    ridge: float = 200.0
+    likeness: float = 3.0
+    damping: float = 0.0
+    dim: int = 256
+
+
+class Evidence(NamedTuple):
+    """What is fitted. taken: (users, items), 1 where a user took an item. alike: (rows, items), see `likeness`."""
+
+    taken: sparse.csr_array
+    alike: sparse.csr_array
+
+
+class Asked(NamedTuple):
+    """Users by whom settings are chosen: their items before, what they took then, and what is not to be ranked."""
+
+    history: CSR
+    wanted: CSR
+    seen: CSR
 
 
 class Factors(NamedTuple):
-    """source: (items, dim), what an item adds to a user. target: (items, dim), unit rows, what an item is."""
+    """source: (items, dim), what an item adds to a user. target: (items, dim), what an item is."""
 
     source: npt.NDArray[np.float32]
     target: npt.NDArray[np.float32]
@@ -32,83 +73,164 @@ class Factors(NamedTuple):
 
 def fits(users: int, items: int) -> bool:
     """Whether the closed form costs seconds."""
-    return min(users, items) <= MOST
+    return min(users, items) <= HIGHEST
 
 
-def factors(histories: Histories, *, catalogue: int, dim: int, ridge: float, generator: np.random.Generator) -> Factors:
-    """EASE's matrix cut to rank dim - 1, with targets made unit: what a target's length lacks stands on an axis of
-    its own, on which no source stands, so that cosines rank as the inner products do.
+def evidence(histories: Histories, alike: sparse.csr_array, *, seed: int) -> Evidence:
+    """alike: (rows, items), see `likeness`. Of very many interactions those of some users, drawn at random."""
+    ones = np.ones(len(histories.items), np.float32)
+    taken = sparse.csr_array((ones, histories.items, histories.starts), shape=(len(histories.users), alike.shape[1]))
+    if taken.nnz > MOST:
+        order = np.random.default_rng(seed).permutation(taken.shape[0])
+        count = int(np.searchsorted(np.cumsum(np.diff(taken.indptr)[order]), MOST))
+        taken = taken[np.sort(order[: max(count, 1)])]
+    return Evidence(taken, alike)
+
+
+def start(given: Evidence) -> Settings:
+    """The settings that did well on many kinds of data."""
+    height, items = given.alike.shape
+    wide = next((int(width) for width in CHOICES["dim"] if width > items), 256)
+    return Settings(likeness=3.0 if height else 0.0, dim=min(wide, 256))
+
+
+def factors(given: Evidence, settings: Settings, *, seed: int) -> Factors:
+    """The towers of these settings, with unit targets: cosines rank as EASE does."""
+    return unit(towers(given, directions(given, settings, seed=seed), settings), dim=settings.dim)
+
+
+def directions(given: Evidence, settings: Settings, *, seed: int, known: Leading | None = None) -> Factors:
+    """B cut to the directions along which its predictions for the users differ most, those first.
+
+    known: of `weighted`; found if None. Returns (items, n) each, n at least settings.dim - 1 where there are so many
+    items; `target` is orthonormal.
     """
-    ones = np.ones(len(histories.items))
-    taken = sparse.csr_array((ones, histories.items, histories.starts), shape=(len(histories.users), catalogue))
-    inverse = _Inverse(taken, ridge)
-    rank = min(dim - 1 + SPARE, catalogue)
-    basis = generator.standard_normal((catalogue, rank))
+    generator = np.random.default_rng(seed)
+    rows = weighted(given, settings.likeness)
+    if known is None:
+        known = leading(rows, width=settings.dim - 1 + SPARE, generator=generator)
+    solve = inverse(rows, settings.ridge, known, generator=generator)
+    diagonal = solve.diagonal[:, None]
+    back = given.taken.T.tocsr()
+
+    def forward(vectors: Floats) -> Floats:
+        """B vectors, with B = 1 - P / diag(P) and P = (R'R + ridge)^-1."""
+        return vectors - solve(vectors / diagonal)
+
+    basis = known.basis
     for _ in range(ROUNDS):
-        basis = np.linalg.qr(inverse.map(inverse.map_back(basis)))[0]
-    left, values, right = np.linalg.svd(inverse.map_back(basis).T, full_matrices=False)  # basis' B
-    kept = min(dim - 1, len(values))
-    # B is near basis left values right.
-    source = (basis @ left[:, :kept]) * values[:kept]  # (items, kept)
-    target = right[:kept].T  # (items, kept)
-    length = np.linalg.norm(target, axis=1)
-    target = target / max(float(length.max(initial=0)), 1e-12)
-    lacking = np.sqrt(np.maximum(1 - np.square(target).sum(axis=1), 0))
-    wide = np.zeros((2, catalogue, dim))
-    wide[0, :, :kept] = source / max(float(np.linalg.norm(source, axis=1).max(initial=0)), 1e-12)
-    wide[1, :, :kept] = target
-    wide[1, :, dim - 1] = lacking
-    return Factors(wide[0].astype(np.float32), wide[1].astype(np.float32))
+        predicted = back @ (given.taken @ forward(basis))
+        basis = np.linalg.qr(predicted - solve(predicted) / diagonal)[0]
+    source = forward(basis)
+    told = given.taken @ source  # (users, n)
+    turn = np.linalg.eigh(told.T @ told)[1][:, ::-1]
+    return Factors((source @ turn).astype(np.float32), (basis @ turn).astype(np.float32))
 
 
-def best_ridge(histories: Histories, *, catalogue: int, dim: int, history: CSR, wanted: CSR, seen: CSR) -> float:
-    """The ridge whose factors find most of what the validated users went on to take.
+def weighted(given: Evidence, likeness: float) -> sparse.csr_array:
+    """Users' rows and those of features as one matrix, each row times the root of its weight."""
+    lengths = np.maximum(np.diff(given.taken.indptr), 1).astype(np.float64)
+    usual = lengths.mean()
+    taken = sparse.diags_array(((lengths / usual) ** (-FADE / 2)).astype(np.float32)) @ given.taken
+    if likeness == 0 or given.alike.shape[0] == 0:
+        return sparse.csr_array(taken)
+    squares = np.maximum(np.asarray(given.alike.power(2).sum(axis=1), np.float64), 1e-12)
+    scale = np.sqrt(likeness) * (squares / usual) ** (-FADE / 2)
+    alike = sparse.diags_array(scale.astype(np.float32)) @ given.alike
+    return sparse.csr_array(sparse.vstack([taken, alike], format="csr"), dtype=np.float32)
 
-    history, wanted, seen: their items before, what they took then, and what is not to be ranked.
+
+def towers(given: Evidence, cut: Factors, settings: Settings) -> Factors:
+    """The first directions, as many as there is room for, and what is added damped: (items, at most dim - 1)."""
+    rank = settings.dim - 1
+    users = np.maximum(np.bincount(given.taken.indices, minlength=given.taken.shape[1]), 1).astype(np.float32)
+    scale = (users ** np.float32(-settings.damping))[:, None]  # (items, 1)
+    return Factors(cut.source[:, :rank] * scale, cut.target[:, :rank])
+
+
+def unit(cut: Factors, *, dim: int) -> Factors:
+    """Make targets unit, ranking alike: what a target's length lacks stands on the last axis, where no source does.
+
+    cut: (items, at most dim - 1). Returns (items, dim) each.
     """
-    if history.height == 0:
-        return RIDGES[0]
-    ones = np.ones(len(history.indices), np.float32)
-    taken = sparse.csr_array((ones, history.indices, history.indptr), shape=(history.height, catalogue))
-    found = {}
-    for ridge in RIDGES:
-        made = factors(histories, catalogue=catalogue, dim=dim, ridge=ridge, generator=np.random.default_rng(0))
-        users = (taken @ made.source).astype(np.float32)
-        ranks = metrics.ranks(users, made.target, wanted, seen)
-        found[ridge] = float(np.nanmean(metrics.ndcg(ranks, wanted, k=100)))
-    return max(found, key=lambda ridge: found[ridge])
+    items, kept = cut.target.shape
+    longest = [max(float(np.linalg.norm(part, axis=1).max(initial=0)), 1e-12) for part in cut]
+    source, target = np.zeros((2, items, dim), np.float32)
+    source[:, :kept] = cut.source / longest[0]
+    target[:, :kept] = cut.target / longest[1]
+    target[:, dim - 1] = np.sqrt(np.maximum(1 - np.square(target).sum(axis=1), 0))
+    return Factors(source, target)
 
 
-class _Inverse:
-    """B = I - P / diag(P) with P = (X'X + ridge I)^-1, as a map of vectors; by users where they are fewer."""
+def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozenset[str], seed: int) -> Settings:
+    """Find the settings that rank best for the validated users, one at a time, up or down from where they start.
 
-    def __init__(self, taken: sparse.csr_array, ridge: float) -> None:
-        users, items = taken.shape
-        self.ridge = ridge
-        self.taken, self.back = taken, taken.T.tocsr()
-        self.by_users = users <= items
-        if self.by_users:
-            # (X'X + r I)^-1 = (I - X' (X X' + r I)^-1 X) / r
-            self.core = np.linalg.inv((taken @ self.back).toarray() + ridge * np.eye(users))
-            explained = np.zeros(items)
-            for start in range(0, items, 1024):
-                part = self.taken[:, start : start + 1024].toarray()  # (users, block)
-                explained[start : start + 1024] = (part * (self.core @ part)).sum(axis=0)
-            self.diagonal = (1 - explained) / ridge
-        else:
-            self.core = np.linalg.inv((self.back @ taken).toarray() + ridge * np.eye(items))
-            self.diagonal = np.diag(self.core).copy()
+    A step is taken where its gain in NDCG@100 is more than its standard error over the users: with few of them the
+    start, which did well elsewhere, tells more than they do. fixed: names that are not searched.
+    """
+    if asked.history.height == 0:
+        return settings
+    trials = _Trials(given, asked, seed=seed)
+    best = trials.measure(settings)
+    for name, values in CHOICES.items():
+        if name in fixed or (name == "likeness" and given.alike.shape[0] == 0):
+            continue
+        if name == "dim":
+            items = given.taken.shape[1]
+            room = 512 if given.taken.nnz <= WIDE else 256
+            values = tuple(int(value) for value in values if value // 2 <= items and value <= room)
+        at = values.index(getattr(settings, name)) if getattr(settings, name) in values else None
+        if at is None:
+            continue
+        for step in (1, -1):
+            first = at
+            while 0 <= at + step < len(values):
+                change: dict[str, Any] = {name: values[at + step]}
+                trial = settings._replace(**change)
+                found = trials.measure(trial)
+                gain = found - best
+                if not gain.mean() > gain.std() / np.sqrt(len(gain)):
+                    break
+                settings, best, at = trial, found, at + step
+            if at != first:
+                break
+    return settings
 
-    def _p(self, vectors: Floats) -> Floats:
-        if not self.by_users:
-            return self.core @ vectors
-        out: Floats = (vectors - self.back @ (self.core @ (self.taken @ vectors))) / self.ridge
-        return out
 
-    def map(self, vectors: Floats) -> Floats:
-        """B vectors."""
-        return vectors - self._p(vectors / self.diagonal[:, None])
+class _Trials:
+    """Measures settings, keeping what the next ones share."""
 
-    def map_back(self, vectors: Floats) -> Floats:
-        """B' vectors."""
-        return vectors - self._p(vectors) / self.diagonal[:, None]
+    def __init__(self, given: Evidence, asked: Asked, *, seed: int) -> None:
+        self.given, self.seed = given, seed
+        if asked.history.height > ASKED:
+            rows = np.sort(np.random.default_rng(seed).choice(asked.history.height, ASKED, replace=False))
+            asked = Asked(*(lists.take(rows) for lists in asked))
+        self.asked = asked
+        ones = np.ones(len(asked.history.indices), np.float32)
+        shape = (asked.history.height, given.taken.shape[1])
+        self.history = sparse.csr_array((ones, asked.history.indices, asked.history.indptr), shape=shape)
+        self._leading: tuple[float, int, Leading] | None = None
+        self._directions: tuple[float, float, int, Factors] | None = None
+
+    def measure(self, settings: Settings) -> npt.NDArray[np.float64]:
+        """NDCG@100 of every user."""
+        cut = towers(self.given, self._cut(settings), settings)
+        ranks = metrics.ranks(self.history @ cut.source, cut.target, self.asked.wanted, self.asked.seen)
+        return metrics.ndcg(ranks, self.asked.wanted, k=100)
+
+    def _cut(self, settings: Settings) -> Factors:
+        kept = self._directions
+        if kept is None or kept[:2] != (settings.ridge, settings.likeness) or kept[2] < settings.dim:
+            known = self._known(settings)
+            made = directions(self.given, settings, seed=self.seed, known=known)
+            kept = self._directions = (settings.ridge, settings.likeness, settings.dim, made)
+        return kept[3]
+
+    def _known(self, settings: Settings) -> Leading:
+        kept = self._leading
+        if kept is None or kept[0] != settings.likeness or kept[1] < settings.dim:
+            rows = weighted(self.given, settings.likeness)
+            width = settings.dim - 1 + SPARE
+            made = leading(rows, width=width, generator=np.random.default_rng(self.seed))
+            kept = self._leading = (settings.likeness, settings.dim, made)
+        return kept[2]

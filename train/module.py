@@ -18,7 +18,6 @@ from train.datamodule import DataModule
 from train.pair import Pair
 from train.progress import tell
 
-FIRST_EPOCH = 1e-4  # of the learning rate, after a closed form
 K = 10  # what validation cuts at
 
 
@@ -52,6 +51,10 @@ class Module(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._sum, self._steps, self._started = torch.zeros((), device=self.device), 0, time.monotonic()
+        if self.config.train.start == "linear":
+            # A closed form is validated as it is before training may move it.
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = given(self.config.train.lr) if self.current_epoch else 0.0
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  (Lightning's signature)
         if batch_idx == 0:
@@ -138,13 +141,9 @@ class Module(lightning.LightningModule):
         train = self.config.train
         matrices = [weight for weight in self.pair.parameters() if weight.ndim > 1]
         others = [weight for weight in self.pair.parameters() if weight.ndim <= 1]
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             [{"params": matrices, "weight_decay": given(train.weight_decay)}, {"params": others, "weight_decay": 0.0}],
             lr=given(train.lr),
             betas=(0.9, 0.98),
             fused=self.device.type in ("cpu", "cuda"),
         )
-        # A closed form is validated as it is before training may move it: the first epoch hardly does.
-        first = FIRST_EPOCH if train.start == "linear" else 1.0
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: first if epoch == 0 else 1.0)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}

@@ -69,7 +69,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
         train=dataclasses.replace(
             train,
             objective=train.objective or ("softmax" if small else "sampled-softmax"),
-            epochs=train.epochs or (5 if closed else 30),
+            epochs=train.epochs or (1 if closed else 30),  # the first is the closed form itself
             patience=train.patience or 5,
             batch_size=batch_size,
             lr=train.lr or (0.0001 if closed else 0.003),  # a closed form has little left to learn, much to lose

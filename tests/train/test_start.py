@@ -6,10 +6,11 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
+from train import linear
 from train.batches import Histories
 from train.counts import FADE, follows, together
 from train.initial import spectral
-from train.linear import RIDGES, factors
+from train.linear import Evidence, Settings
 
 Matrix = npt.NDArray[np.float64]
 
@@ -59,18 +60,46 @@ def ease(taken: Matrix, ridge: float) -> Matrix:
     return weights
 
 
+def evidence(given: Histories, catalogue: int, alike: Matrix | None = None) -> Evidence:
+    rows = np.zeros((0, catalogue)) if alike is None else alike
+    return linear.evidence(given, sparse.csr_array(rows, dtype=np.float32), seed=0)
+
+
+def dense(given: Histories, catalogue: int) -> Matrix:
+    taken = np.zeros((len(given.users), catalogue))
+    taken[np.repeat(np.arange(len(taken)), given.lengths), given.items] = 1
+    return taken
+
+
 @pytest.mark.parametrize("users", [12, 60])  # fewer than the items, and more
 def test_the_closed_form_is_ease(users: int) -> None:
-    given = planted(users)
-    taken = np.zeros((users, 24))
-    taken[np.repeat(np.arange(users), given.lengths), given.items] = 1
-    made = factors(given, catalogue=24, dim=25, ridge=RIDGES[0], generator=np.random.default_rng(0))
+    given = planted(users)  # six items each: all users weigh alike
+    made = linear.factors(evidence(given, 24), Settings(ridge=30.0, likeness=0.0, dim=25), seed=0)
     assert_allclose(np.linalg.norm(made.target, axis=1), np.ones(24), rtol=1e-5)
     assert not made.source[:, -1].any()
-    scores = made.source @ made.target.T
-    expected = ease(taken, RIDGES[0])
+    scores = dense(given, 24) @ made.source @ made.target.T
+    expected = dense(given, 24) @ ease(dense(given, 24), 30.0)
     factor = np.linalg.norm(expected) / np.linalg.norm(scores)
     assert_allclose(scores * factor, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_cut_to_a_rank_its_predictions_are_as_near_as_any_of_that_rank() -> None:
+    given = planted()
+    cut = linear.directions(evidence(given, 24), Settings(ridge=30.0, likeness=0.0, dim=6), seed=0)
+    predicted = dense(given, 24) @ ease(dense(given, 24), 30.0)
+    left, values, right = np.linalg.svd(predicted)
+    expected = (left[:, :5] * values[:5]) @ right[:5]
+    assert_allclose(dense(given, 24) @ cut.source[:, :5] @ cut.target[:, :5].T, expected, atol=2e-3)
+
+
+def test_long_histories_weigh_less_and_features_count_as_users_do() -> None:
+    given = histories([0, 1, 2, 3], [4])
+    alike = np.array([[1.0, 1.0, 0.0, 0.0, 0.0]])
+    rows = linear.weighted(evidence(given, 5, alike), likeness=2.0).toarray()
+    usual = 2.5  # items of a user
+    expected = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 1], [1, 1, 0, 0, 0]], dtype=np.float64)
+    weight = np.array([(4 / usual) ** -0.5, (1 / usual) ** -0.5, 2 * (2 / usual) ** -0.5])
+    assert_allclose(rows, expected * np.sqrt(weight)[:, None], rtol=1e-6)
 
 
 def test_a_product_with_a_sparse_matrix_is_what_spectral_takes() -> None:

@@ -1,0 +1,53 @@
+"""The closed form of a dataset: which of its settings validation chooses, and the pair that it makes."""
+
+import dataclasses
+from typing import Any
+
+from train import linear
+from train.config import Config
+from train.datamodule import DataModule
+from train.dataset import Dataset
+from train.initial import start_linear
+from train.likeness import likeness
+from train.pair import Pair
+
+
+def choose(dataset: Dataset, config: Config) -> linear.Settings:
+    """Find on validation what the dataset's config leaves open. config: resolved."""
+    data = DataModule(dataset, config, ordered=False)
+    evidence = _evidence(data, config)
+    known = chosen(dataset.config)
+    asked = linear.Asked(data.truth.history, data.truth.wanted, data.truth.seen)
+    first = linear.start(evidence)._replace(**known)
+    return linear.choose(evidence, asked, first, fixed=frozenset(known), seed=config.train.seed)
+
+
+def chosen(config: Config) -> dict[str, Any]:
+    """The settings that a config names."""
+    train = config.train
+    named = {"dim": config.model.dim, "ridge": train.ridge, "likeness": train.likeness, "damping": train.damping}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def put(config: Config, settings: linear.Settings) -> Config:
+    """Write the settings into a config."""
+    own = settings._asdict()
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, dim=int(own.pop("dim"))),
+        train=dataclasses.replace(config.train, **own),
+    )
+
+
+def begin(pair: Pair, data: DataModule, config: Config) -> None:
+    """Make the pair the closed form of its data. config: resolved, with the settings in it."""
+    settings = linear.Settings(**chosen(config))
+    factors = linear.factors(_evidence(data, config), settings, seed=config.train.seed)
+    start_linear(pair, factors, data.users, data.items, data.histories)
+
+
+def _evidence(data: DataModule, config: Config) -> linear.Evidence:
+    own = [feature for feature in config.item_features if feature.name != config.data.item]
+    items = {name: values.numpy() for name, values in data.items.items()}
+    catalogue = len(items[config.data.item])
+    return linear.evidence(data.histories, likeness(own, items, items=catalogue), seed=config.train.seed)
