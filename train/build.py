@@ -57,9 +57,8 @@ def encoder(options: keys.Encoder, shape: EncoderShape) -> Encoder:
         return SeedMlp(options, shape)
     if isinstance(options, keys.CrossAttention):
         return CrossAttention(options, shape)
-    own = {
-        name: value for name in ("layers", "heads", "dropout") if (value := getattr(options, name, None)) is not None
-    }
+    names = ("layers", "heads", "dropout", "short_cut")
+    own = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     return ENCODERS[options.name](dataclasses.replace(shape, **own))
 
 

@@ -23,6 +23,7 @@ class EncoderShape:
     """The sizes every encoder is built from.
 
     max_length: the longest history it will read. history: whether the tower has one.
+    short_cut: dropout of what the newest item adds to the state past the encoder, see `UserTower`; 1 for nothing.
     """
 
     dim: int
@@ -31,6 +32,7 @@ class EncoderShape:
     dropout: float
     max_length: int
     history: bool = True
+    short_cut: float = 1.0
 
 
 class Encoder(nn.Module):

@@ -18,6 +18,8 @@ from train.datamodule import DataModule
 from train.pair import Pair
 from train.progress import tell
 
+FIRST_EPOCH = 1e-4  # of the learning rate, after a closed form
+FORGOTTEN = 0.5  # of the short cut in an epoch: what followed an item once, and is not seen again, fades
 K = 10  # what validation cuts at
 
 
@@ -139,11 +141,20 @@ class Module(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         train = self.config.train
-        matrices = [weight for weight in self.pair.parameters() if weight.ndim > 1]
-        others = [weight for weight in self.pair.parameters() if weight.ndim <= 1]
-        return torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": given(train.weight_decay)}, {"params": others, "weight_decay": 0.0}],
+        steps = max(len(self.data.histories.items) / given(train.batch_size), 1.0)
+        groups: dict[float, list[Tensor]] = {}  # by weight decay
+        for name, weight in self.pair.named_parameters():
+            decay = given(train.weight_decay) if weight.ndim > 1 else 0.0
+            if name.startswith("user_tower.successors."):
+                decay += FORGOTTEN / (steps * given(train.lr))
+            groups.setdefault(decay, []).append(weight)
+        optimizer = torch.optim.AdamW(
+            [{"params": weights, "weight_decay": decay} for decay, weights in groups.items()],
             lr=given(train.lr),
             betas=(0.9, 0.98),
             fused=self.device.type in ("cpu", "cuda"),
         )
+        # A closed form is validated as it is before training may move it: the first epoch hardly does.
+        first = FIRST_EPOCH if train.start == "linear" else 1.0
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: first if epoch == 0 else 1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}

@@ -84,11 +84,13 @@ class Pair(nn.Module):
         vectors = self.item_tower({name: values[candidates] for name, values in items.items()})  # (c, dim)
         table = torch.cat([self.user_tower.reserved_vectors(), vectors])  # rows as in the item vocabulary
         # The newest item is only ever a target, so the slot of item k, counted from the newest, is k.
-        read = local if self.user_tower.source is None else rows
-        read = torch.where(rows != 0, drop(read, self.options.item_dropout, to=UNKNOWN), 0)[:, 1:]
-        history = functional.embedding(read, table if self.user_tower.source is None else self.user_tower.source.weight)
+        read = torch.where(rows != 0, drop(rows, self.options.item_dropout, to=UNKNOWN), 0)[:, 1:]
+        if self.user_tower.source is None:
+            history = functional.embedding(torch.where(read > UNKNOWN, local[:, 1:], read), table)
+        else:
+            history = self.user_tower.source(read)
         profile = self.user_tower.profile(users, len(rows))
-        states = self.user_tower.encoder(profile, history, rows[:, 1:] != 0)
+        states = self.user_tower.states(profile, history, read)
 
         slots, target = targets(batch, local - FIRST)
         if self.options.positions:

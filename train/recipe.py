@@ -50,6 +50,8 @@ def resolve(config: Config, facts: Statistics) -> Config:
     small = facts.items <= FULL_SOFTMAX
     model, train = config.model, config.train
     user = model.user or _user_encoder(config, facts)
+    if isinstance(user, keys.Attention) and user.short_cut is None:
+        user = dataclasses.replace(user, short_cut=_short_cut(train))
     closed = isinstance(user, keys.Sum) and _closed(config, facts)
     dim = model.dim or (256 if closed else 128 if facts.items > WIDE else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
@@ -94,6 +96,11 @@ def _between(low: int, value: int, high: int) -> int:
 def _teaching(train: keys.Train, facts: Statistics) -> float:
     """Ratings say what was thought of an item, not what follows it; nor does data without order."""
     return 0.3 if facts.ordered and train.objective != "rating" else 0.0
+
+
+def _short_cut(train: keys.Train) -> float:
+    """Left whole it learns by heart what followed, and unlearns the rest; what follows is not what ratings say."""
+    return 1.0 if train.objective == "rating" else 0.5
 
 
 def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from retrieval.vocabulary import UNKNOWN
+from train.dropout import Dropout
 from train.encoders import Encoder
 from train.features import Column, FeatureEmbedding, Inputs, unit
 
@@ -47,6 +49,10 @@ class UserTower(nn.Module):
     `item_vectors` (rows of the item vocabulary, dim) is what the history reads: row 0 (missing) zeros, row 1
     (unknown) learned, then the item tower's own vectors, put there by `freeze_items`; or, where the encoder is not
     tied to them, what each item adds to a user, learned as `source`.
+
+    `successors` is a short cut past the encoder: what the newest item, or having none, adds to the state by itself. The
+    tied vectors can only generalise; these hold what followed that one item (as the Markov chain does beside
+    a user's taste in Rendle et al., WWW 2010, doi 10.1145/1772690.1772773). None where the encoder's shape wants none.
     """
 
     item_vectors: Tensor
@@ -69,6 +75,11 @@ class UserTower(nn.Module):
         self.unknown_item = nn.Parameter(torch.randn(dim) * dim**-0.5)
         height = self.history.height if self.history else 2
         self.source = None if encoder.tied else nn.Embedding(height, dim)
+        dropped = encoder.shape.short_cut if self.history else 1.0
+        self.successors = nn.Embedding(height, dim) if dropped < 1 else None
+        if self.successors is not None:
+            nn.init.zeros_(self.successors.weight)
+        self.successors_dropout = Dropout(dropped)
         self.register_buffer("item_vectors", torch.zeros(height, dim))
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -81,7 +92,25 @@ class UserTower(nn.Module):
             rows = torch.zeros(profile.shape[0], 0, dtype=torch.int64, device=profile.device)
         else:
             rows = inputs[self.history.name]
-        return unit(self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0))
+        state = self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0)
+        return unit(self.with_successors(state, nn.functional.pad(rows, (0, 1))[:, 0]))
+
+    def states(self, profile: Tensor, history: Tensor, rows: Tensor) -> Tensor:
+        """Give the state at every slot, as `Encoder.forward` does; they are not of unit length yet.
+
+        profile: (batch, dim) for most. history: (batch, k, dim), newest first, what stands at rows: (batch, k) of the
+        item vocabulary. Returns (batch, 1 + k, dim).
+        """
+        return self.with_successors(self.encoder(profile, history, rows != 0), nn.functional.pad(rows, (1, 0)))
+
+    def with_successors(self, states: Tensor, newest: Tensor) -> Tensor:
+        """Add the short cut. states: (..., dim); newest: (...) rows of the newest items, 0 for none."""
+        if self.successors is None:
+            return states
+        # An item that joined the table of histories after training has no successors of its own.
+        known = torch.where(newest < self.successors.num_embeddings, newest, UNKNOWN)
+        added: Tensor = self.successors_dropout(self.successors(known))
+        return states + added
 
     def profile(self, inputs: Inputs, rows: int) -> Tensor:
         """The static features alone, whatever the history, as the encoder wants them: (rows, dim) for most."""

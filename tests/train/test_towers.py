@@ -24,9 +24,9 @@ ITEM_COLUMNS = (
 )
 
 
-def user_tower(encoder: str, *, layers: int = 2) -> UserTower:
+def user_tower(encoder: str, *, layers: int = 2, short_cut: float = 1.0) -> UserTower:
     torch.manual_seed(0)
-    shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.3, max_length=6)
+    shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.3, max_length=6, short_cut=short_cut)
     tower = UserTower(USER_COLUMNS, dim=DIM, encoder=ENCODERS[encoder](shape)).eval()
     for weight in tower.parameters():
         nn.init.normal_(weight, std=0.3)  # nothing may hold only because a weight starts at zero
@@ -67,9 +67,10 @@ def test_user_vectors_are_unit_and_a_batch_equals_its_rows(encoder: str) -> None
         torch.testing.assert_close(tower(rows(batch, slice(row, row + 1)))[0], vectors[row], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("short_cut", [0.5, 1.0])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_padding_and_empty_lists_and_empty_batches(encoder: str) -> None:
-    tower, batch = user_tower(encoder), users()
+def test_padding_and_empty_lists_and_empty_batches(encoder: str, short_cut: float) -> None:
+    tower, batch = user_tower(encoder, short_cut=short_cut), users()
     vectors = tower(batch)
     wider = batch | {"past": functional.pad(batch["past"], (0, 5))}
     torch.testing.assert_close(tower(wider), vectors, atol=1e-6, rtol=0)
@@ -78,18 +79,48 @@ def test_padding_and_empty_lists_and_empty_batches(encoder: str) -> None:
     assert tower(rows(batch, slice(0, 0))).shape == (0, DIM)
 
 
+@pytest.mark.parametrize("short_cut", [0.5, 1.0])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str) -> None:
+def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str, short_cut: float) -> None:
     """What training learns at every position is what the exported tower answers."""
-    tower, batch = user_tower(encoder), users()
+    tower, batch = user_tower(encoder, short_cut=short_cut), users()
     past = batch["past"]
-    states = unit(tower.encoder(tower.profile(batch, 4), tower.item_vectors[past], past != 0))
+    states = unit(tower.states(tower.profile(batch, 4), tower.item_vectors[past], past))
     for slot in range(1, past.shape[1] + 1):
         shorter = batch | {"past": past[:, slot - 1 :]}
         there = past[:, slot - 1] != 0
         torch.testing.assert_close(states[there, slot], tower(shorter)[there], atol=1e-6, rtol=0)
     nothing = batch | {"past": torch.zeros_like(past)}
     torch.testing.assert_close(states[:, 0], tower(nothing), atol=1e-6, rtol=0)
+
+
+def test_the_newest_item_alone_has_a_short_cut() -> None:
+    tower, batch = user_tower("attention", short_cut=0.5), users()
+    assert tower.successors is not None
+    before = tower(batch)
+    with torch.no_grad():
+        tower.successors.weight[4] += 1.0  # read second by the first user, newest by nobody
+        torch.testing.assert_close(tower(batch), before, atol=0, rtol=0)
+        tower.successors.weight[5] += 1.0
+    changed = (tower(batch) - before).abs().max(dim=-1).values > 1e-3
+    assert changed.tolist() == [True, False, False, False]
+
+
+def test_an_item_that_joined_later_has_the_short_cut_of_the_unknown() -> None:
+    tower, batch = user_tower("attention", short_cut=0.5), users()
+    tower.item_vectors = torch.cat([tower.item_vectors, tower.item_vectors[1:2]])  # row 12, as the unknown in all
+    newer, unknown = ({**batch, "past": torch.tensor([[row, 4, 3]] * 4)} for row in (12, 1))
+    torch.testing.assert_close(tower(newer), tower(unknown), atol=0, rtol=0)
+
+
+def test_a_short_cut_starts_at_nothing_and_is_there_only_where_it_is_wanted() -> None:
+    shape = EncoderShape(dim=DIM, layers=1, heads=2, dropout=0.3, max_length=6, short_cut=0.5)
+    with_history = UserTower(USER_COLUMNS, dim=DIM, encoder=ENCODERS["attention"](shape))
+    without = UserTower(USER_COLUMNS[:2], dim=DIM, encoder=ENCODERS["mlp"](shape))
+    assert with_history.successors is not None
+    assert not with_history.successors.weight.any()
+    assert without.successors is None
+    assert user_tower("attention").successors is None
 
 
 def test_which_encoders_see_what() -> None:
