@@ -26,7 +26,7 @@ from train.counts import follows, together
 from train.datamodule import DataModule
 from train.dataset import Dataset, prepare
 from train.module import Module
-from train.progress import Progress
+from train.progress import Progress, ending
 from train.teacher import POPULARITY, Teacher
 
 WORK_NAME: Final = ".training-work"  # beside the published folder, until the training is whole
@@ -69,6 +69,9 @@ def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False)
     best = summary["best"]
     measured = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if "@" in name or name == "rmse")
     note(f"trained {len(module.epochs)} epochs in {summary['seconds']:.0f} s; kept epoch {best['epoch']}: {measured}")
+    name, mode = monitored(resolved)
+    if not refit and (reason := ending(module.epochs, name=name, mode=mode, most=build.given(resolved.train.epochs))):
+        note(reason)
     return summary
 
 

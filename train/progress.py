@@ -1,7 +1,7 @@
 """What a person sees of a training: a bar an epoch on a terminal, a line an epoch everywhere."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,6 +15,23 @@ def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
     """Say what an epoch came to. epoch: a line of `history.jsonl`."""
     measured = "".join(f"  {name} {epoch[name]:.4f}" for name in epoch if "@" in name or name == "rmse")
     console.note(f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}{measured}  {epoch['seconds']:.1f} s")
+
+
+def ending(epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, most: int) -> str | None:
+    """Say why training ended where it did. None where there is nothing to compare.
+
+    epochs: lines of `history.jsonl`. name, mode: what tells the best, and which way. most: how many there could be.
+    """
+    measured = [epoch for epoch in epochs if name in epoch]
+    if len(measured) < 2:
+        return None
+    choose = max if mode == "max" else min
+    best, last = choose(measured, key=lambda epoch: float(epoch[name]))["epoch"], measured[-1]["epoch"]
+    if best == last:
+        way = "rising" if mode == "max" else "falling"
+        return f"{name} is still {way} at epoch {last}: more may help: train.epochs={2 * most}"
+    limit = ", all that train.epochs allows" if last >= most else ""
+    return f"{name} is no better since epoch {best}: stopped at {last}{limit}"
 
 
 class Progress(lightning.Callback):
