@@ -18,8 +18,8 @@ from train.datamodule import DataModule
 from train.pair import Pair
 from train.progress import tell
 
-FIRST_EPOCH = 1e-4  # of the learning rate, after a closed form
 FORGOTTEN = 0.5  # of the short cut in an epoch: what followed an item once, and is not seen again, fades
+WARM_UP = 10  # steps in which the learning rate rises: Adam's second moments are noise before
 K = 10  # what validation cuts at
 
 
@@ -41,6 +41,7 @@ class Module(lightning.LightningModule):
         self._steps = 0
         self._started = time.monotonic()
         self._vectors: list[Tensor] = []
+        self._weights: tuple[list[Tensor], list[Tensor]] = [], []
 
     @property
     def data(self) -> DataModule:
@@ -50,6 +51,8 @@ class Module(lightning.LightningModule):
     def on_fit_start(self) -> None:
         self.users = {name: values.to(self.device) for name, values in self.data.users.items()}
         self.items = {name: values.to(self.device) for name, values in self.data.items.items()}
+        # Found once: walking the modules takes longer than averaging.
+        self._weights = list(self.pair.parameters()), list(self.average.parameters())
 
     def on_train_epoch_start(self) -> None:
         self._sum, self._steps, self._started = torch.zeros((), device=self.device), 0, time.monotonic()
@@ -74,9 +77,10 @@ class Module(lightning.LightningModule):
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         step = self.global_step
-        # Short at first: the first steps are soon forgotten.
-        kept = min(1 - 1 / given(self.config.train.averaging), step / (step + 9))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.pair.parameters()), 1 - kept)
+        # Short at first, a fifth of the steps so far: the first ones are soon forgotten.
+        kept = min(1 - 1 / given(self.config.train.averaging), step / (step + 4))
+        now, average = self._weights
+        torch._foreach_lerp_(average, now, 1 - kept)
 
     def on_validation_epoch_start(self) -> None:
         self._vectors = []
@@ -154,7 +158,7 @@ class Module(lightning.LightningModule):
             betas=(0.9, 0.98),
             fused=self.device.type in ("cpu", "cuda"),
         )
-        # A closed form is validated as it is before training may move it: the first epoch hardly does.
-        first = FIRST_EPOCH if train.start == "linear" else 1.0
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: first if epoch == 0 else 1.0)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        if train.start == "linear":  # whose rate `on_train_epoch_start` sets
+            return optimizer
+        rising = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / WARM_UP, 1.0))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rising, "interval": "step"}}

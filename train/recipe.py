@@ -1,6 +1,7 @@
 """The default recipe: what a config leaves open, chosen by what the data is; never by its name."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,9 @@ def resolve(config: Config, facts: Statistics) -> Config:
     closed = isinstance(user, keys.Sum) and _closed(config, facts)
     dim = model.dim or (256 if closed else 128 if facts.items > WIDE else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
-    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, 4000 if closed else 1000)
+    # Candidates cost the same whatever the batch, the whole catalogue what the batch does.
+    most = 4000 if closed else 2000 if facts.ordered and not small else 1000
+    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, most)
     steps = max(facts.interactions // batch_size, 1)
     return dataclasses.replace(
         config,
@@ -74,7 +77,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             epochs=train.epochs or (1 if closed else 30),  # the first is the closed form itself
             patience=train.patience or 5,
             batch_size=batch_size,
-            lr=train.lr or (0.0001 if closed else 0.003),  # a closed form has little left to learn, much to lose
+            lr=train.lr or (0.0001 if closed else _lr(train, facts, batch_size)),  # a closed form has much to lose
             weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
             candidates=train.candidates or _between(64, facts.items // 2, 512),
             temperature=train.temperature or (0.025 if closed else 0.07),
@@ -82,7 +85,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             positions=(POSITIONS if closed else 0) if train.positions is None else train.positions,
             teaching=_teaching(train, facts) if train.teaching is None else train.teaching,
             start=train.start or ("linear" if closed else "spectral"),
-            averaging=train.averaging or 2.0 * steps,
+            averaging=train.averaging or (4.0 if facts.ordered else 2.0) * steps,
             impressions=1.0 if train.impressions is None else train.impressions,
             id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
         ),
@@ -91,6 +94,13 @@ def resolve(config: Config, facts: Statistics) -> Config:
 
 def _between(low: int, value: int, high: int) -> int:
     return max(low, min(value, high))
+
+
+def _lr(train: keys.Train, facts: Statistics, batch_size: int) -> float:
+    """As high as the average over four epochs smooths; the noise of a step falls with the root of its size."""
+    if not facts.ordered or train.objective == "rating":
+        return 0.003
+    return max(0.003, round(0.006 * math.sqrt(batch_size / 1000), 4))
 
 
 def _teaching(train: keys.Train, facts: Statistics) -> float:
