@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import prometheus_client
 import uvicorn
 
 from retrieval.console import is_quiet, is_verbose, note
@@ -54,6 +55,7 @@ def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: boo
     after SIGINT.
     """
     _log_to_stderr()
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     generations = Generations(folder)
     with _listening(host, port) as listener:
         server = _Server(

@@ -1,0 +1,70 @@
+"""docs/http.md: it tells of what there is, and what it sends is taken."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrieval.server.limits import Limits
+from retrieval.server.routes import ROUTES
+from tests.retrieval.server.conftest import Served
+from tests.tiny import write_tiny
+
+DOCS = Path(__file__).parents[3] / "docs" / "http.md"
+TEXT = DOCS.read_text(encoding="utf-8")
+
+
+def told() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Commands, and the answers below them."""
+    for sent, answered in re.findall(r"```sh\n(curl.*?)```\n```json\n(.*?)\n```", TEXT, re.DOTALL):
+        rest = re.sub(r"\.\.\.,|, *\.\.\.", "", answered)
+        for command in sent.splitlines():
+            answer, end = json.JSONDecoder().raw_decode(rest)
+            rest = rest[end:].lstrip()
+            yield command, answer
+        assert rest == ""
+
+
+def test_every_route_and_limit_is_told() -> None:
+    for route in ROUTES:
+        assert f"`{route.method} {route.shown}`" in TEXT
+    limits = Limits()
+    for told in (f"k {limits.k:,}", f"{limits.at_once} users", f"{limits.items:,} items", f"{limits.listed} items"):
+        assert told in TEXT
+    assert f"{limits.body_bytes >> 20} MiB" in TEXT
+    assert f"{limits.body_s:g} s" in TEXT
+    assert f"{limits.waiting} requests" in TEXT
+
+
+def test_what_is_sent_there_is_taken(serve: Served, tmp_path: Path) -> None:
+    """The demo's ids are not those of this bundle: what is not found is not found, and nothing else is wrong."""
+    client, _ = serve(write_tiny(tmp_path / "bundle"), writable=True)
+    asked = set()
+    for command, answer in told():
+        words = shlex.split(command)[1:]
+        method, body, address = "GET", None, ""
+        while words:
+            word = words.pop(0)
+            if word == "-d":
+                method, body = ("POST" if method == "GET" else method), words.pop(0)
+            elif word == "-X":
+                method = words.pop(0)
+            else:
+                address = word.removeprefix("localhost:8000")
+        response = client.request(method, address, content=body)
+        asked.add((method, address))
+        if response.status_code != 404:
+            assert response.status_code == (400 if "error" in answer else 200), (command, response.text)
+            assert set(answer) <= set(response.json()), command
+    assert len(asked) == 10
+
+
+@pytest.mark.parametrize("metric", re.findall(r"`(twotower_\w+)`", TEXT))
+def test_every_metric_that_is_told_is_there(serve: Served, tmp_path: Path, metric: str) -> None:
+    client, _ = serve(write_tiny(tmp_path / "bundle"))
+    client.get("/healthz")
+    assert f"\n{metric}" in client.get("/metrics").text or f"{metric}_count" in client.get("/metrics").text
