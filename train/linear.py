@@ -16,19 +16,19 @@ from scipy import sparse
 from retrieval import metrics
 from retrieval.csr import CSR
 from train.batches import Histories
-from train.inverse import Leading, inverse, leading
+from train.inverse import DIRECT, Leading, inverse, leading
 
 # What may be chosen on validation, in the order in which it is; each rising.
 CHOICES: Final[Mapping[str, tuple[float, ...]]] = {
-    "likeness": (0.0, 1.0, 3.0, 10.0),
     "ridge": (20.0, 60.0, 200.0, 600.0, 2000.0),
+    "likeness": (0.0, 1.0, 3.0, 10.0),
     "dim": (64, 128, 256, 512),
     "damping": (0.0, 0.1, 0.2, 0.3),
 }
 FADE = 0.5  # of a user's weight with the number of items: one who took everything says little of each
-HIGHEST = 6_000  # users or items, whichever are fewer
-MOST = 3_000_000  # interactions that are fitted; beyond, users are drawn at random
-WIDE = 1_000_000  # interactions up to which the widest is tried
+MOST = 3_000_000, 300_000  # interactions and users that are fitted; beyond, users are drawn at random
+LARGEST = 26_000_000  # numbers in the vectors of all items
+BUDGET = 240e9  # what trying settings may cost, as `_Trials.cost` has it: two minutes, or four
 ASKED = 4_000  # validated users by whom settings are chosen
 ROUNDS = 2  # of subspace iteration, from the leading directions of the data
 SPARE = 16  # directions beside those wanted
@@ -71,18 +71,13 @@ class Factors(NamedTuple):
     target: npt.NDArray[np.float32]
 
 
-def fits(users: int, items: int) -> bool:
-    """Whether the closed form costs seconds."""
-    return min(users, items) <= HIGHEST
-
-
 def evidence(histories: Histories, alike: sparse.csr_array, *, seed: int) -> Evidence:
     """alike: (rows, items), see `likeness`. Of very many interactions those of some users, drawn at random."""
     ones = np.ones(len(histories.items), np.float32)
     taken = sparse.csr_array((ones, histories.items, histories.starts), shape=(len(histories.users), alike.shape[1]))
-    if taken.nnz > MOST:
-        order = np.random.default_rng(seed).permutation(taken.shape[0])
-        count = int(np.searchsorted(np.cumsum(np.diff(taken.indptr)[order]), MOST))
+    if taken.nnz > MOST[0] or taken.shape[0] > MOST[1]:
+        order = np.random.default_rng(seed).permutation(taken.shape[0])[: MOST[1]]
+        count = int(np.searchsorted(np.cumsum(np.diff(taken.indptr)[order]), MOST[0], side="right"))
         taken = taken[np.sort(order[: max(count, 1)])]
     return Evidence(taken, alike)
 
@@ -90,8 +85,15 @@ def evidence(histories: Histories, alike: sparse.csr_array, *, seed: int) -> Evi
 def start(given: Evidence) -> Settings:
     """The settings that did well on many kinds of data."""
     height, items = given.alike.shape
-    wide = next((int(width) for width in CHOICES["dim"] if width > items), 256)
-    return Settings(likeness=3.0 if height else 0.0, dim=min(wide, 256))
+    first = Settings(likeness=3.0 if height else 0.0)
+    narrow, *wider = _widths(items)
+    return first._replace(dim=max((width for width in wider if width <= first.dim), default=narrow))
+
+
+def _widths(items: int) -> list[int]:
+    """Those of the choices that are not all of twice the items wide, nor more than memory allows; at least one."""
+    narrow, *wider = (int(width) for width in CHOICES["dim"])
+    return [narrow, *(width for width in wider if width < 2 * items and width * items <= LARGEST)]
 
 
 def factors(given: Evidence, settings: Settings, *, seed: int) -> Factors:
@@ -166,7 +168,8 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
     """Find the settings that rank best for the validated users, one at a time, up or down from where they start.
 
     A step is taken where its gain in NDCG@100 is more than its standard error over the users: with few of them the
-    start, which did well elsewhere, tells more than they do. fixed: names that are not searched.
+    start, which did well elsewhere, tells more than they do. What would cost too much is not tried.
+    fixed: names that are not searched.
     """
     if asked.history.height == 0:
         return settings
@@ -176,9 +179,7 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
         if name in fixed or (name == "likeness" and given.alike.shape[0] == 0):
             continue
         if name == "dim":
-            items = given.taken.shape[1]
-            room = 512 if given.taken.nnz <= WIDE else 256
-            values = tuple(int(value) for value in values if value // 2 <= items and value <= room)
+            values = tuple(_widths(given.taken.shape[1]))
         at = values.index(getattr(settings, name)) if getattr(settings, name) in values else None
         if at is None:
             continue
@@ -187,6 +188,8 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
             while 0 <= at + step < len(values):
                 change: dict[str, Any] = {name: values[at + step]}
                 trial = settings._replace(**change)
+                if trials.spent + trials.cost(trial) > BUDGET:
+                    break
                 found = trials.measure(trial)
                 gain = found - best
                 if not gain.mean() > gain.std() / np.sqrt(len(gain)):
@@ -209,8 +212,22 @@ class _Trials:
         ones = np.ones(len(asked.history.indices), np.float32)
         shape = (asked.history.height, given.taken.shape[1])
         self.history = sparse.csr_array((ones, asked.history.indices, asked.history.indptr), shape=shape)
+        self.spent = 0.0
         self._leading: tuple[float, int, Leading] | None = None
         self._directions: tuple[float, float, int, Factors] | None = None
+
+    def cost(self, settings: Settings) -> float:
+        """About how long directions take to find that are not there yet, in billionths of a second of one core."""
+        kept = self._directions
+        if kept is not None and kept[:2] == (settings.ridge, settings.likeness) and kept[2] >= settings.dim:
+            return 0.0
+        rows, items = self.given.taken.shape
+        rows += self.given.alike.shape[0]
+        entries = self.given.taken.nnz + self.given.alike.nnz
+        width = settings.dim + SPARE
+        height = min(rows, items)
+        solving = height**3 / 6 if height <= DIRECT else 0.0
+        return float(width * (90 * entries + 3 * width * items) + solving)
 
     def measure(self, settings: Settings) -> npt.NDArray[np.float64]:
         """NDCG@100 of every user."""
@@ -220,7 +237,8 @@ class _Trials:
 
     def _cut(self, settings: Settings) -> Factors:
         kept = self._directions
-        if kept is None or kept[:2] != (settings.ridge, settings.likeness) or kept[2] < settings.dim:
+        if kept is None or self.cost(settings):
+            self.spent += self.cost(settings)
             known = self._known(settings)
             made = directions(self.given, settings, seed=self.seed, known=known)
             kept = self._directions = (settings.ridge, settings.likeness, settings.dim, made)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train import keys, linear
+from train import keys
 from train.config import Config
 from train.dataset import Dataset, is_ordered
 
@@ -53,7 +53,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
     user = model.user or _user_encoder(config, facts)
     if isinstance(user, keys.Attention) and user.short_cut is None:
         user = dataclasses.replace(user, short_cut=_short_cut(train))
-    closed = isinstance(user, keys.Sum) and _closed(config, facts)
+    closed = isinstance(user, keys.Sum) and _closed(config)
     dim = model.dim or (256 if closed else 128 if facts.items > WIDE else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
     # Candidates cost the same whatever the batch, the whole catalogue what the batch does.
@@ -118,12 +118,12 @@ def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:
         return keys.Mlp()
     if facts.ordered:
         return keys.Attention()
-    return keys.Sum() if _closed(config, facts) else keys.Mean()
+    return keys.Sum() if _closed(config) else keys.Mean()
 
 
-def _closed(config: Config, facts: Statistics) -> bool:
-    """Whether training can start from the closed form: it costs seconds, and items have vectors of their own."""
+def _closed(config: Config) -> bool:
+    """Whether training can start from the closed form: items have vectors of their own."""
     named = any(feature.name == config.data.item and feature.kind == "category" for feature in config.item_features)
     own = isinstance(config.model.item, keys.Mean | None)
     ranked = config.train.objective != "rating"
-    return config.history is not None and named and own and ranked and linear.fits(facts.users, facts.items)
+    return config.history is not None and named and own and ranked

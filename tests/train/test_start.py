@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
+from retrieval.csr import from_pairs
 from train import linear
 from train.batches import Histories
 from train.counts import FADE, follows, together
@@ -106,3 +107,51 @@ def test_a_product_with_a_sparse_matrix_is_what_spectral_takes() -> None:
     matrix = sparse.csr_array(np.diag([3.0, 2.0, 1.0]).astype(np.float32))
     vectors = spectral(matrix.__matmul__, items=3, dim=3, generator=np.random.default_rng(0))
     assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-5)
+
+
+def asked(given: Histories, *, want: int) -> linear.Asked:
+    """The last items of every history are to be found from the others."""
+    lengths = given.lengths
+    head = np.arange(len(given.items)) - np.repeat(given.starts[:-1], lengths) < np.repeat(lengths - want, lengths)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    before, after = (from_pairs(owner[part], given.items[part], height=len(lengths)) for part in (head, ~head))
+    return linear.Asked(history=before, wanted=after, seen=before)
+
+
+def test_settings_are_chosen_where_validation_says_more_than_noise() -> None:
+    given = evidence(planted(), 24)
+    first = linear.start(given)
+    assert first == Settings(likeness=0.0, dim=64)  # no features, and few items
+    chosen = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(), seed=0)
+    assert chosen.dim == 64
+    fixed = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(Settings._fields), seed=0)
+    assert fixed == first
+
+
+def test_features_weigh_more_where_the_histories_say_little() -> None:
+    """Ten users of a hundred items: what they take is told by the items' kind, hardly by each other."""
+    random = np.random.default_rng(0)
+    few = histories(*(random.permutation(np.arange(user % 2, 100, 2))[:4].tolist() for user in range(10)))
+    many = histories(*(random.permutation(np.arange(user % 2, 100, 2))[:12].tolist() for user in range(200)))
+    kind = np.stack([np.arange(100) % 2 == 0, np.arange(100) % 2 == 1]).astype(np.float64)
+    given = evidence(few, 100, kind)
+    first = Settings(likeness=0.0)
+    chosen = linear.choose(given, asked(many, want=4), first, fixed=frozenset({"dim"}), seed=0)
+    assert chosen.likeness > 0
+
+
+def test_nothing_to_choose_by_and_nothing_to_spend(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = evidence(planted(), 24)
+    nobody = from_pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), height=0)
+    first = Settings(ridge=600.0)
+    assert linear.choose(given, linear.Asked(nobody, nobody, nobody), first, fixed=frozenset(), seed=0) == first
+    monkeypatch.setattr(linear, "BUDGET", 0.0)
+    free = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(), seed=0)
+    assert free._replace(damping=0.0, dim=first.dim) == first
+
+
+def test_very_many_users_are_fitted_by_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "MOST", (60, 300_000))
+    assert evidence(planted(), 24).taken.shape[0] == 10  # of six items each
+    monkeypatch.setattr(linear, "MOST", (10_000, 7))
+    assert evidence(planted(), 24).taken.shape[0] == 7
