@@ -164,7 +164,7 @@ def measure(folder: Path, seconds: float) -> list[list[str]]:
             cases["Retriever.query", together] = partial(
                 in_a_process, bare, folder, users, together=together, seconds=seconds
             )
-            for clients in (1, 8):
+            for clients in (1, 8, 32):
                 cases[f"HTTP, {clients} client{'s' * (clients > 1)}", together] = partial(
                     in_a_process, asked, server, users, together=together, clients=clients, seconds=seconds
                 )

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
-from retrieval.retriever import Answer, Hit
+from retrieval.retriever import Answer, Hit, Query
 from retrieval.server import finding
 from retrieval.server.limits import Limits
 from retrieval.server.parsing import (
     OPTIONS,
+    Options,
     body_of,
     count_of,
     options_of,
@@ -35,18 +37,40 @@ class Call:
     params: Sequence[tuple[str, str]] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A recommendation as it was asked for."""
+
+    users: Sequence[Query]
+    options: Options
+
+
 def recommend(call: Call) -> dict[str, Any]:
+    return recommended(call.serving, [asked_of(call)])[0]
+
+
+def asked_of(call: Call) -> Asked:
     content = body_of(call.body, ("users", *OPTIONS, "include_seen"))
-    options, users = options_of(content, call.limits), users_of(content, call.limits)
-    answers = call.serving.retriever.answer(
-        users,
-        k=options.k,
-        where=options.where,
-        exclude=options.exclude,
-        include_seen=options.include_seen,
-        diversity=options.diversity,
+    options = options_of(content, call.limits)
+    return Asked(users_of(content, call.limits), options)
+
+
+def recommended(serving: Serving, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """Answers to requests that have their options in common. An error does not say whose it is: ask each alone."""
+    options = asked[0].options
+    answers = iter(
+        serving.retriever.answer(
+            [user for one in asked for user in one.users],
+            k=options.k,
+            where=options.where,
+            exclude=options.exclude,
+            include_seen=options.include_seen,
+            diversity=options.diversity,
+        )
     )
-    return {**call.serving.stamp, "results": [_result(answer) for answer in answers]}
+    return [
+        {**serving.stamp, "results": [_result(answer) for answer in islice(answers, len(one.users))]} for one in asked
+    ]
 
 
 def search(call: Call) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 import asyncio
 import hmac
-import json
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,12 +19,23 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval.errors import BundleError, TwoTowerError, nearest
-from retrieval.server import pages
+from retrieval.errors import nearest
+from retrieval.server import answering, pages
 from retrieval.server.answering import Call
+from retrieval.server.gathering import Gathering
 from retrieval.server.generations import Generations
 from retrieval.server.meters import CONTENT_TYPE, Meters
 from retrieval.server.refusal import RefusedError
+from retrieval.server.replies import (
+    GENERATION_HEADER,
+    PAIR_HEADER,
+    bug,
+    error_reply,
+    json_reply,
+    refused,
+    reply,
+    reply_together,
+)
 from retrieval.server.routes import ROUTES, Route
 from retrieval.server.settings import Settings
 
@@ -35,8 +44,7 @@ log: Final = logging.getLogger("twotower.server")
 ROUTE: Final = "twotower.route"  # where a request notes in its scope which route it took
 OPEN: Final = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")  # without a token: nothing of the data is in them
 DRAINED: Final = 8  # times the largest body: so much is read and dropped, for most clients read no answer before
-PAIR_HEADER: Final = "X-Twotower-Pair"
-GENERATION_HEADER: Final = "X-Twotower-Generation"
+SMALL_BYTES: Final = 16_384  # a recommendation of no longer a body may be answered together with others
 
 
 def application(generations: Generations, settings: Settings) -> ASGIApp:
@@ -98,6 +106,7 @@ class _Handlers:
         self._settings = settings
         self._meters = meters
         self._askers = ThreadPoolExecutor(settings.threads, thread_name_prefix="ask")
+        self._together = Gathering(self._answer_together, self._askers, threads=settings.threads)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")  # a bundle has one writer at a time
 
     def close(self) -> None:
@@ -118,31 +127,32 @@ class _Handlers:
             path=request.path_params,
             params=request.query_params.multi_items(),
         )
+        if route.answer is answering.recommend and len(call.keywords["body"]) <= SMALL_BYTES:
+            return await self._together.ask(call)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer if route.writes else self._askers, self._answer, route, call)
+        if route.writes:
+            return await loop.run_in_executor(self._writer, self._write, route, call)
+        return await loop.run_in_executor(self._askers, self._answer, route, call)
 
     def _answer(self, route: Route, call: partial[Call]) -> Response:
-        """In a thread: the answer, or what stands in its way."""
+        """In a thread."""
         serving = self._generations.present
-        try:
+        return reply(serving, lambda: route.answer(call(serving=serving)))
+
+    def _answer_together(self, calls: Sequence[partial[Call]]) -> list[Response]:
+        """In a thread."""
+        return reply_together(self._generations.present, calls)
+
+    def _write(self, route: Route, call: partial[Call]) -> Response:
+        """In the thread of the one writer: what was changed, of the generation that this made."""
+        serving = self._generations.present
+
+        def work() -> dict[str, Any]:
             content = route.answer(call(serving=serving))
-            if route.writes:
-                self._generations.refresh()
-                serving = self._generations.present
-                content = {**serving.stamp, **content}
-            response = _json(200, content)
-        except RefusedError as error:
-            response = _error(error.status, str(error), error.headers)
-        except BundleError as error:
-            log.error("%s", error)
-            response = _error(503, str(error), {"Retry-After": "5"})
-        except TwoTowerError as error:
-            response = _error(400, str(error))
-        except Exception as error:
-            response = _bug(error)
-        response.headers[PAIR_HEADER] = serving.bundle.pair_id
-        response.headers[GENERATION_HEADER] = str(serving.bundle.generation)
-        return response
+            self._generations.refresh()
+            return {**self._generations.present.stamp, **content}
+
+        return reply(serving, work)
 
     async def _body(self, request: Request) -> bytes:
         """Raises RefusedError for one that is too long, too slow or compressed."""
@@ -175,7 +185,7 @@ class _Handlers:
 
     async def healthz(self, request: Request) -> Response:
         request.scope[ROUTE] = "/healthz"
-        return _json(200, {"status": "ok"})
+        return json_reply(200, {"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
         """Ready as long as a generation answers; says so if a newer one does not."""
@@ -184,7 +194,7 @@ class _Handlers:
         told = {"status": "ready", **serving.stamp, "items": serving.count, "kind": serving.kind}
         if trouble is not None:
             told |= {"status": "ready, of an older generation", "error": trouble}
-        return _json(200, told)
+        return json_reply(200, told)
 
     async def metrics(self, request: Request) -> Response:
         request.scope[ROUTE] = "/metrics"
@@ -202,7 +212,7 @@ class _Handlers:
         from retrieval.server.openapi import document
 
         request.scope[ROUTE] = "/openapi.json"
-        return _json(200, document(self._settings))
+        return json_reply(200, document(self._settings))
 
 
 class _Guard:
@@ -227,9 +237,9 @@ class _Guard:
             self._check(Request(scope))
             await self._app(scope, receive, noting)
         except RefusedError as error:
-            await _error(error.status, str(error), error.headers)(scope, receive, send)
+            await refused(error)(scope, receive, send)
         except Exception as error:
-            response = _bug(error)
+            response = bug(error)
             if not begun:
                 await response(scope, receive, send)
 
@@ -279,7 +289,7 @@ class _Metered:
         self._meters.began()
         try:
             if self._in_flight > self._waiting and scope["path"] != "/healthz":
-                busy = _error(503, f"{self._waiting} requests are waiting; try again", {"Retry-After": "1"})
+                busy = error_reply(503, f"{self._waiting} requests are waiting; try again", {"Retry-After": "1"})
                 await busy(scope, receive, noting)
             else:
                 await self._app(scope, receive, noting)
@@ -295,17 +305,6 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 _CLOSE: Final = {"Connection": "close"}  # what is left of the body is not read
 
 
-def _json(status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(
-        text.encode(errors="replace") + b"\n", status, headers=headers, media_type="application/json; charset=utf-8"
-    )
-
-
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return _json(status, {"error": message}, headers)
-
-
 def _page(page: pages.Page) -> Response:
     return Response(
         page.content,
@@ -319,16 +318,9 @@ def _page(page: pages.Page) -> Response:
     )
 
 
-def _bug(error: Exception) -> Response:
-    """A failure of ours: its traceback in the log, under an id that the client is given."""
-    number = secrets.token_hex(4)
-    log.error("error %s", number, exc_info=error)
-    return _json(500, {"error": f"this is a bug of the server; its log says more under {number}", "id": number})
-
-
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    return _error(error.status, str(error), error.headers)
+    return refused(error)
 
 
 async def _refused_by_starlette(request: Request, error: Exception) -> Response:
@@ -342,7 +334,7 @@ async def _refused_by_starlette(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         allowed = ", ".join(sorted(set((error.headers or {}).get("Allow", "").split(", ")) - {"HEAD"}))
         message = f'"{path}" does not take {request.method[:20]}; it takes {allowed}'
-    return _error(error.status_code, message, error.headers)
+    return error_reply(error.status_code, message, error.headers)
 
 
 def _host_name(header: str) -> str:

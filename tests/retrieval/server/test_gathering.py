@@ -1,0 +1,104 @@
+"""Questions answered together: what each gets is what it would get alone."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrieval.retriever import Retriever
+from retrieval.server.answering import Call
+from retrieval.server.gathering import AT_ONCE, Gathering
+from retrieval.server.limits import Limits
+from retrieval.server.replies import reply_together
+from retrieval.server.serving import Serving
+
+ASKED: list[Any] = [
+    {"users": [{"history": ["i1", "i3"]}]},
+    {"users": [{"user": "u0"}, {"user": "nobody"}]},
+    {"users": [{"history": ["i2"]}], "where": "year > 1990", "k": 3},
+    {"users": []},
+    {"users": [{"features": {"age": "old"}}]},
+    {"users": [{"features": {"age": 20}}], "diversity": 0.5},
+    {"users": [{"history": ["i4"]}], "where": "year > 1990", "k": 3},
+    {"users": [{"history": ["i4"]}], "where": "yaer > 1990"},
+    {"users": [{}], "exclude": ["i1"]},
+    {"users": [{"features": {"agee": 1}}], "exclude": ["i1"]},
+    {"users": 3},
+    {"users": [{"history": ["i1"] * 30}, {}], "include_seen": True},
+]
+
+
+def calls(asked: Sequence[Any]) -> list[partial[Call]]:
+    return [partial(Call, limits=Limits(), body=json.dumps(one).encode(), path={}) for one in asked]
+
+
+def test_each_gets_what_it_would_get_alone(shared: Path) -> None:
+    serving = Serving.open(shared)
+    together = reply_together(serving, calls(ASKED))
+    for response, call in zip(together, calls(ASKED), strict=True):
+        (alone,) = reply_together(serving, [call])
+        assert (response.status_code, response.body) == (alone.status_code, alone.body)
+        assert response.headers == alone.headers
+    assert [response.status_code for response in together] == [
+        200,
+        200,
+        200,
+        200,
+        400,
+        200,
+        200,
+        400,
+        200,
+        400,
+        400,
+        200,
+    ]
+
+
+def test_those_of_the_same_options_are_one_question(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = Serving.open(shared)
+    sizes: list[int] = []
+    answer = Retriever.answer
+
+    def counting(self: Retriever, queries: Any, **options: Any) -> Any:
+        sizes.append(len(queries))
+        return answer(self, queries, **options)
+
+    monkeypatch.setattr(Retriever, "answer", counting)
+    reply_together(
+        serving, calls([{"users": [{"history": [f"i{number}"]}], "k": 5 + number % 2} for number in range(9)])
+    )
+    assert sizes == [5, 4]
+
+
+def test_a_thread_that_has_become_free_takes_what_waits() -> None:
+    taken: list[int] = []
+    first_is_in, let_go = threading.Event(), threading.Event()
+
+    def double(numbers: Sequence[int]) -> list[int]:
+        taken.append(len(numbers))
+        first_is_in.set()
+        assert let_go.wait(10)
+        return [2 * number for number in numbers]
+
+    async def ask() -> list[int]:
+        with ThreadPoolExecutor(1) as executor:
+            gathering = Gathering(double, executor, threads=1)
+            first = asyncio.create_task(gathering.ask(0))
+            while not first_is_in.is_set():
+                await asyncio.sleep(0.001)
+            others = [asyncio.create_task(gathering.ask(number)) for number in range(1, AT_ONCE + 9)]
+            gone = asyncio.create_task(gathering.ask(-1))
+            await asyncio.sleep(0.01)
+            gone.cancel()
+            let_go.set()
+            return list(await asyncio.gather(first, *others))
+
+    assert asyncio.run(ask()) == [2 * number for number in range(AT_ONCE + 9)]
+    assert taken == [1, AT_ONCE, 9]
