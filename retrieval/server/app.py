@@ -118,7 +118,7 @@ class _Handlers:
         request.scope[ROUTE] = route.shown
         if route.writes and not self._settings.writable:
             raise RefusedError(
-                403, 'this server only answers; start it with "twotower serve --writable" to change items'
+                403, "this server only answers: it is --read-only, or open to others without --writable or a token"
             )
         call = partial(
             Call,

@@ -17,7 +17,12 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--writable", is_flag=True, help="Let PUT and DELETE change the items of the bundle.")
+@click.option("--read-only", is_flag=True, help="Refuse PUT and DELETE, which change the items of the bundle.")
+@click.option(
+    "--writable",
+    is_flag=True,
+    help="Take PUT and DELETE from others without a token; by default only from this machine.",
+)
 @click.option(
     "--token-file",
     type=FOLDER,
@@ -37,6 +42,7 @@ def serve(
     folder: Path,
     host: str,
     port: int,
+    read_only: bool,
     writable: bool,
     token_file: Path | None,
     origins: tuple[str, ...],
@@ -47,7 +53,8 @@ def serve(
     """Answer over HTTP, and show a page to try it on.
 
     It answers from DIR, and from each new generation of it as soon as that is published. It only listens to this
-    machine unless --host says otherwise, and changes nothing unless it is --writable.
+    machine unless --host says otherwise. PUT and DELETE change items of the bundle as "index add" and "remove" do,
+    unless it is --read-only, or others reach it (by --host, --allow-host or --allow-origin) and no token is set.
     """
     # One thread a question; questions run beside each other. Read by the libraries when they are loaded.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -63,10 +70,13 @@ def serve(
     from retrieval.server.limits import Limits
     from retrieval.server.settings import Settings
 
+    if read_only and writable:
+        raise click.UsageError("--read-only and --writable contradict each other")
     is_local = host in LOOPBACK
+    token = _token(token_file)
     settings = Settings(
-        writable=writable,
-        token=_token(token_file),
+        writable=not read_only and (writable or token is not None or (is_local and not origins and not hosts)),
+        token=token,
         origins=origins,
         hosts=(*LOOPBACK, *(name.lower() for name in hosts)) if is_local and "*" not in hosts else (),
         limits=Limits(k=max_k),

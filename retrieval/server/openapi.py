@@ -26,7 +26,7 @@ NUMBERS: Final = {"type": "array", "items": {"type": "array", "items": {"type": 
 STATUSES: Final = {
     400: "Something in the request cannot be understood.",
     401: "The token is missing or wrong.",
-    403: "The server was not started with --writable.",
+    403: "The server does not take changes.",
     404: "There is no such item or user.",
     409: "The vectors are of another model.",
     413: "The body is too long, or holds too many entries.",

@@ -10,7 +10,7 @@ from retrieval.server.answering import Call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """method, path: as Starlette writes it; `{item:path}` takes slashes too. writes: only of a writable server."""
+    """method, path: as Starlette writes it; `{item:path}` takes slashes too. writes: not for one that only answers."""
 
     method: str
     path: str

@@ -84,7 +84,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
     browser = chromium()
     folder = write_tiny(tmp_path_factory.mktemp("drawn") / "bundle")
     profile = tmp_path_factory.mktemp("profile")
-    with serving(folder, "--writable") as (_, port):
+    with serving(folder) as (_, port):
         hostile = {"id": "i3", "title": "<img src=x onerror=\"document.title='broken'\">", "year": 1999}
         assert ask(port, "PUT", "/v1/items", {"items": [hostile]})[0] == 200
 

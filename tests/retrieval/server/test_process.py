@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from retrieval.server.settings import Settings
 from tests.test_cli import run
 from tests.tiny import write_tiny
 
@@ -28,7 +29,7 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
         try:
             assert process.stderr is not None
             line = process.stderr.readline()
-            found = re.match(r"http://127\.0\.0\.1:(\d+) answers from .*: 40 items \(flat\)", line)
+            found = re.match(r"http://[\d.]+:(\d+) answers from .*: 40 items \(flat\)", line)
             assert found, line + process.stderr.read()
             yield process, int(found[1])
         finally:
@@ -47,7 +48,7 @@ def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
 
 def test_start_ask_and_end(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "bundle")
-    with serving(folder, "--writable") as (process, port):
+    with serving(folder) as (process, port):
         body = {"users": [{"history": ["i2", "i4"]}], "k": 3}
         status, found = ask(port, "POST", "/v1/recommend", body)
         assert status == 200
@@ -84,6 +85,59 @@ def test_start_ask_and_end(tmp_path: Path) -> None:
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ([], 200),
+        (["--read-only"], 403),
+        (["--host", "0.0.0.0"], 403),
+        (["--host", "0.0.0.0", "--writable"], 200),
+        (["--host", "0.0.0.0", "--token-file", "TOKEN"], 200),
+        (["--host", "0.0.0.0", "--token-file", "TOKEN", "--read-only"], 403),
+        (["--allow-origin", "*"], 403),
+        (["--allow-host", "shop.example"], 403),
+        (["--allow-host", "*", "--writable"], 200),
+    ],
+)
+def test_who_may_change_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], status: int) -> None:
+    """The command's own settings, in this process: what it would run with."""
+    from starlette.testclient import TestClient
+
+    from retrieval.server import run as running
+    from retrieval.server.app import application
+    from retrieval.server.generations import Generations
+
+    (tmp_path / "token").write_text("abc\n")
+    found: list[int] = []
+
+    def instead(folder: Path, *, settings: Settings, **_options: Any) -> None:
+        address = "http://localhost"
+        with TestClient(application(Generations(folder), settings), base_url=address) as client:
+            headers = {"Authorization": "Bearer abc"}
+            found.append(client.put("/v1/items", json={"items": [{"id": "x"}]}, headers=headers).status_code)
+            assert client.get("/v1/info", headers=headers).status_code == 200
+
+    monkeypatch.setattr(running, "run", instead)
+    words = [str(tmp_path / "token") if word == "TOKEN" else word for word in options]
+    assert run(["serve", str(write_tiny(tmp_path / "bundle")), *words]) == 0
+    assert found == [status]
+
+
+def test_options_that_contradict_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", str(tmp_path), "--read-only", "--writable"]) == 2
+    assert "contradict" in capsys.readouterr().err
+
+
+def test_open_to_others_it_says_so(tmp_path: Path) -> None:
+    with serving(write_tiny(tmp_path / "bundle"), "--host", "0.0.0.0", "--writable") as (process, port):
+        assert ask(port, "GET", "/healthz")[0] == 200
+        assert process.stderr is not None
+        assert (
+            process.stderr.readline()
+            == "whoever reaches 0.0.0.0 may ask and change items: no token is set (--token-file)\n"
+        )
 
 
 def test_an_interruption_is_one(tmp_path: Path) -> None:
