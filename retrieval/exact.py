@@ -153,7 +153,7 @@ def _top_of_many(
         rows[~keep[rows]] = -1
     if exclude is not None:
         _hide(rows, owners * groups + chosen, counts, exclude, group, groups)
-    best, scores = _best_of(rows, score(queries, items, rows), k)
+    best, scores = best_of(rows, score(queries, items, rows), k)
     for query in np.flatnonzero(crowded):
         own = None if exclude is None else exclude.list(int(query))
         best[query], scores[query] = _top_of_one(queries[query], items, k, own, keep)
@@ -194,13 +194,13 @@ def _rows_of(owners: Rows, chosen: Rows, counts: Rows, group: int, height: int) 
     """The rows of the chosen groups of each query, rising, -1 beyond: (q, most groups * group)."""
     width = int(counts.max(initial=1))
     table = np.full((len(counts), width), -1, dtype=np.int64)
-    table[owners, _places(owners, counts)] = chosen
+    table[owners, places(owners, counts)] = chosen
     rows = table[:, :, None] * group + np.arange(group)
     rows[(table < 0)[:, :, None] | (rows >= height)] = -1
     return rows.reshape(len(counts), width * group)
 
 
-def _places(owners: Rows, counts: Rows) -> Rows:
+def places(owners: Rows, counts: Rows) -> Rows:
     """Where each entry stands among those of its owner. owners: rising."""
     return np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
 
@@ -220,7 +220,7 @@ def _hide(rows: Rows, keys: Rows, counts: Rows, exclude: CSR, group: int, groups
     rows[owners[met], place * group + exclude.indices[met] % group] = -1
 
 
-def _best_of(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
+def best_of(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
     """As `best_first`, for many candidates: sorts only those that are as good as the k-th. Leaves `rows` as it is."""
     width = rows.shape[1]
     if width <= 2 * k:
@@ -230,7 +230,7 @@ def _best_of(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
     counts = np.bincount(owners, minlength=len(rows))
     few = np.full((len(rows), max(k, int(counts.max(initial=0)))), -1, dtype=np.int64)
     few_scores = np.full(few.shape, -np.inf, dtype=np.float32)
-    place = _places(owners, counts)
+    place = places(owners, counts)
     few[owners, place], few_scores[owners, place] = rows[owners, at], scores[owners, at]
     return best_first(few, few_scores, k=k)
 

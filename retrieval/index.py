@@ -22,6 +22,7 @@ from retrieval.csr import CSR
 from retrieval.errors import BundleError, QueryError
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
 from retrieval.lists import REACH, Kept, Lists
+from retrieval.probing import Probing
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -36,7 +37,7 @@ FEW_FLAT: Final = 10  # and for fewer queries than this
 FLAT_QUERIES: Final = 16  # from 20 on FAISS multiplies matrices, and a score would depend on its batch
 UNFILTERED_SHARE: Final = 0.9  # with so much kept a bitmap alone does
 FEWEST_PROBES: Final = 8
-PARAMETERS_KEPT: Final = 256
+PARAMETERS_KEPT: Final = 1_024
 ADD_BLOCK: Final = 65_536
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
 
@@ -81,6 +82,11 @@ class Selection:
     @cached_property
     def parameters(self) -> dict[tuple[Effort, float], Any]:
         """What FAISS takes for searches among these rows: made once, since making takes longer than a search."""
+        return {}
+
+    @cached_property
+    def probing_parameters(self) -> dict[int, Any]:
+        """The same for searches of chosen lists, by their number."""
         return {}
 
     @cached_property
@@ -167,6 +173,12 @@ class Index:
         """The lists of the structure, if it has any."""
         ivf = plain_ivf(self.structure)
         return None if ivf is None else Lists(ivf, self.base)
+
+    @cached_property
+    def probing(self) -> Probing | None:
+        """The centroids of those lists."""
+        ivf = plain_ivf(self.structure)
+        return None if ivf is None else Probing(ivf, self.base)
 
     @property
     def height(self) -> int:
@@ -295,17 +307,22 @@ class Index:
         self, query: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
     ) -> tuple[Rows, Scores]:
         """As `_search_structure` for one query (1, d), in plain Python: array operations cost more than they save."""
-        scores = np.empty((1, candidates), dtype=np.float32)
-        rows = np.empty((1, candidates), dtype=np.int64)
-        pointer = faiss.swig_ptr
-        self.structure.search_c(
-            1,
-            pointer(query),
-            candidates,
-            pointer(scores),
-            pointer(rows),
-            self._parameters(k, candidates, among, effort),
-        )
+        if effort.within is None:
+            scores = np.empty((1, candidates), dtype=np.float32)
+            rows = np.empty((1, candidates), dtype=np.int64)
+            pointer = faiss.swig_ptr
+            self.structure.search_c(
+                1,
+                pointer(query),
+                candidates,
+                pointer(scores),
+                pointer(rows),
+                self._parameters(k, candidates, among, effort),
+            )
+        else:
+            rows, scores = self._probed(query, k, candidates, among, effort)
+            order = (-scores[0]).argsort()[:candidates]
+            rows, scores = rows.take(order, axis=1), scores.take(order, axis=1)
         reached = scores[0].tolist()
         is_whole = candidates == len(self.base)
         if exclude is None and not is_whole and all(map(operator.gt, reached[:k], reached[1 : k + 1])):
@@ -326,6 +343,11 @@ class Index:
         self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
     ) -> tuple[Rows, Scores]:
         """By the structure; exactly where its answer is short or cut off between equals."""
+        if effort.within is not None:
+            rows, scores = self._probed(queries, k, candidates, among, effort)
+            order = np.argsort(-scores, axis=1)[:, :candidates]
+            rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+            return self._chosen(queries, rows, scores, k, among, exclude)
         parameters = self._parameters(k, candidates, among, effort)
         step = FLAT_QUERIES if self.kind.is_flat else len(queries)
         parts = [
@@ -334,6 +356,16 @@ class Index:
         ]
         scores, rows = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return self._chosen(queries, rows, scores, k, among, exclude)
+
+    def _probed(
+        self, queries: Vectors, k: int, candidates: int, among: Selection, effort: Effort
+    ) -> tuple[Rows, Scores]:
+        """Candidates from the lists that are near enough, in no order."""
+        assert self.probing is not None
+        count = candidates if effort.factor == 1.0 else candidates + math.ceil((effort.factor - 1) * k)
+        return self.probing.search(
+            queries, min(count, len(self.base)), effort, among.probing_parameters, among.selector
+        )
 
     def _search_lists(
         self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort

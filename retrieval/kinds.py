@@ -20,10 +20,10 @@ Vectors = npt.NDArray[np.float32]
 KINDS: Final = ("auto", "flat", "ivf", "pq")
 
 # Where no recall is asked, few items are searched exactly: the tower takes longer than looking at all of them. Where
-# one is asked, lists are faster from a few thousand items on; lists of 4-bit codes beat lists of halves once there are
+# one is asked, lists are faster from a thousand items on; lists of 4-bit codes beat lists of halves once there are
 # many (docs/performance.md).
 EXACT_BELOW: Final = 20_000
-FLAT_BELOW: Final = 4_000
+FLAT_BELOW: Final = 1_000
 PQ_FROM: Final = 300_000
 RECALL: Final = 0.95  # of more items than that, where none is asked
 
@@ -32,6 +32,13 @@ TRAINING_PER_LIST: Final = 64  # FAISS takes up to 256; recall at equal probes i
 TRAINING_LEAST: Final = 65_536
 
 PROBES: Final = (1, 2, 3, *(base << shift for shift in range(11) for base in (4, 5, 6, 7)))
+BETWEEN: Final = (
+    1.25,
+    1.5,
+    1.75,
+    2.5,
+    3.5,
+)  # where a query looks into as many lists as it needs, the mean may be these
 FACTORS: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
 BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
 
@@ -40,24 +47,33 @@ BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
 class Effort:
     """How hard a structure is searched: what tuning chooses.
 
-    probes: lists of an IVF that are looked into. factor: candidates per wanted item that are scored anew.
+    probes: lists of an IVF that are looked into; on average, where `within` is given. within: how much less near than
+    the nearest list those may be (see `retrieval.probing`). factor: candidates per wanted item that are scored anew.
     beam: nodes that a graph keeps in view. reach: how far a filtered search looks (see `retrieval.lists`).
     """
 
     probes: int | None = None
+    within: float | None = None
     factor: float = 1.0
     beam: int | None = None
     reach: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         factor = self.factor if self.factor != 1.0 else None
-        named = {"nprobe": self.probes, "k_factor": factor, "efSearch": self.beam, "reach": self.reach}
+        named = {
+            "nprobe": self.probes,
+            "within": self.within,
+            "k_factor": factor,
+            "efSearch": self.beam,
+            "reach": self.reach,
+        }
         return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Effort":
         return cls(
             probes=content.get("nprobe"),
+            within=content.get("within"),
             factor=float(content.get("k_factor", 1.0)),
             beam=content.get("efSearch"),
             reach=content.get("reach"),
@@ -142,21 +158,36 @@ def size_bytes(kind: Kind, *, count: int, dim: int) -> int:
     return count * (code + 8)
 
 
-def efforts(kind: Kind, structure: Any) -> Iterator[Effort]:
-    """Efforts worth trying on a structure: for each factor the probes from the least to the greatest."""
+def efforts(kind: Kind, structure: Any, *, gaps: Vectors | None = None) -> Iterator[Effort]:
+    """Efforts worth trying on a structure: for each factor the probes from the least to the greatest.
+
+    gaps: (q, lists) by `Probing.gaps`, for some queries, if each is to look into as many lists as it needs.
+    """
     lists = _lists_of(structure)
     # Halves rank candidates as well as whole vectors do; any shorter code needs more candidates than are wanted.
     factors = (1.0,) if kind.factory.endswith(("SQfp16", "SQbf16", "Flat")) else FACTORS
     if lists is not None:
+        steps = [(probes, None) for probes in PROBES] if gaps is None else _steps(gaps)
         for factor in factors:
-            for probes in [probes for probes in PROBES if probes < lists] + [lists]:
-                yield Effort(probes=probes, factor=factor)
+            for probes, within in [step for step in steps if step[0] < lists] + [(lists, None)]:
+                yield Effort(probes=probes, within=within, factor=factor)
     elif is_graph(structure):
         for beam in BEAMS:
             yield Effort(beam=beam)
     else:
         for factor in (1.0, 2.0, *FACTORS, 128.0, 256.0):
             yield Effort(factor=factor)
+
+
+def _steps(gaps: Vectors) -> list[tuple[int, float | None]]:
+    """Probes, and how much less near lists may be for so many on average."""
+    rising = np.sort(gaps, axis=None)
+    means = sorted([*PROBES, *BETWEEN])
+    return [
+        (math.ceil(mean), round(float(rising[int(mean * len(gaps)) - 1]) + 5e-5, 4))
+        for mean in means
+        if mean < gaps.shape[1]
+    ]
 
 
 def _lists_of(structure: Any) -> int | None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval import exact
+from retrieval.probing import search_lists
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -163,17 +164,9 @@ class Kept:
         """The kept rows of some lists that are best by their codes. wanted: at most as many as are kept there."""
         numbers = self.numbers[chosen]
         near = self._lists.centroids[numbers] @ query[0]
-        parameters = self._parameters.get(len(numbers))
-        if parameters is None:
-            parameters = faiss.SearchParametersIVF(nprobe=len(numbers), sel=self._selector)
-            self._parameters[len(numbers)] = parameters
-        scores = np.empty(wanted, dtype=np.float32)
-        rows = np.empty(wanted, dtype=np.int64)
-        pointer = faiss.swig_ptr
-        self._lists.ivf.search_preassigned_c(  # the wrapper of this method takes no parameters
-            1, pointer(query), wanted, pointer(numbers), pointer(near), pointer(scores), pointer(rows),
-            False, parameters,
-        )  # fmt: skip
+        rows: Rows = search_lists(
+            self._lists.ivf, query, wanted, numbers[None], near[None], self._parameters, self._selector
+        )[0]
         return rows
 
 

@@ -23,6 +23,7 @@ FILTER_MARGIN: Final = 0.01  # a filtered search may find so much less than an u
 REACHES: Final = tuple(round(0.01 * step, 2) for step in range(31))
 SPARE_REACH: Final = 0.01  # beyond what was enough in the trials
 LISTS_A_CLUSTER: Final = 4
+MANY_LISTS: Final = 100  # of fewer, every query looks into the same number: choosing takes longer than it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,10 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
     )
     tried: dict[Effort, tuple[float, float]] = {}
     factor_done: set[float] = set()
-    for effort in efforts(index.kind, index.structure):
+    gaps = None
+    if index.probing is not None and len(index.probing.centroids) >= MANY_LISTS:
+        gaps = index.probing.gaps(queries[:half])
+    for effort in efforts(index.kind, index.structure, gaps=gaps):
         if effort.factor in factor_done:
             continue
         tried[effort] = choosing.measure(effort)

@@ -1,5 +1,6 @@
 """Every kind of index passes one suite, against brute force."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,19 @@ from tests.retrieval.brute import best, clustered, nearly, same
 
 DIM = 16
 COUNT = 6_000
-ALL_KINDS = ["flat", "ivf", "pq", "IVF20,Flat", "IVF30,SQ8", "HNSW16", "RR16,IVF20,PQ8", "SQfp16", "PQ16x4fs,RFlat"]
+ALL_KINDS = [
+    "flat",
+    "ivf",
+    "pq",
+    "ivf within",
+    "pq within",
+    "IVF20,Flat",
+    "IVF30,SQ8",
+    "HNSW16",
+    "RR16,IVF20,PQ8",
+    "SQfp16",
+    "PQ16x4fs,RFlat",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +40,12 @@ def items() -> Vectors:
 @pytest.fixture(scope="module", params=ALL_KINDS)
 def index(request: pytest.FixtureRequest, items: Vectors, tmp_path_factory: pytest.TempPathFactory) -> Index:
     """Built, searched as hard as it can be, saved and opened again."""
-    kind = kinds.choose(request.param, count=len(items), dim=DIM, recall=0.95)
+    name, _, within = request.param.partition(" ")
+    kind = kinds.choose(name, count=len(items), dim=DIM, recall=0.95)
     built = Index.build(items, kind)
     effort = kinds.LEAST if kind.is_flat else list(kinds.efforts(kind, built.structure))[-1]
+    if within:
+        effort = replace(effort, within=4.0)  # every list is so near
     path = tmp_path_factory.mktemp("index") / "index.faiss"
     built.save(path)
     empty = np.empty((0, DIM), np.float32)
@@ -166,7 +182,8 @@ def test_an_index_of_another_kind_is_refused(items: Vectors, tmp_path: Path) -> 
         (19_999, None, "flat"),
         (20_000, None, "ivf"),
         (1_000_000, None, "pq"),
-        (1_000, 0.95, "flat"),
+        (999, 0.95, "flat"),
+        (1_682, 0.95, "ivf"),
         (10_000, 0.95, "ivf"),
         (50_000, 0.95, "ivf"),
         (1_000_000, 0.95, "pq"),
