@@ -32,13 +32,6 @@ TRAINING_PER_LIST: Final = 64  # FAISS takes up to 256; recall at equal probes i
 TRAINING_LEAST: Final = 65_536
 
 PROBES: Final = (1, 2, 3, *(base << shift for shift in range(11) for base in (4, 5, 6, 7)))
-BETWEEN: Final = (
-    1.25,
-    1.5,
-    1.75,
-    2.5,
-    3.5,
-)  # where a query looks into as many lists as it needs, the mean may be these
 FACTORS: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
 BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
 
@@ -182,12 +175,7 @@ def efforts(kind: Kind, structure: Any, *, gaps: Vectors | None = None) -> Itera
 def _steps(gaps: Vectors) -> list[tuple[int, float | None]]:
     """Probes, and how much less near lists may be for so many on average."""
     rising = np.sort(gaps, axis=None)
-    means = sorted([*PROBES, *BETWEEN])
-    return [
-        (math.ceil(mean), round(float(rising[int(mean * len(gaps)) - 1]) + 5e-5, 4))
-        for mean in means
-        if mean < gaps.shape[1]
-    ]
+    return [(mean, round(float(rising[mean * len(gaps) - 1]) + 5e-5, 4)) for mean in PROBES if mean < gaps.shape[1]]
 
 
 def _lists_of(structure: Any) -> int | None:

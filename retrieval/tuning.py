@@ -1,7 +1,7 @@
 """Tuning: how hard an index must be searched for the recall that is asked, measured on users' vectors."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ FILTER_MARGIN: Final = 0.01  # a filtered search may find so much less than an u
 REACHES: Final = tuple(round(0.01 * step, 2) for step in range(31))
 SPARE_REACH: Final = 0.01  # beyond what was enough in the trials
 LISTS_A_CLUSTER: Final = 4
-MANY_LISTS: Final = 100  # of fewer, every query looks into the same number: choosing takes longer than it saves
+MANY_PROBES: Final = 8  # below, every query looks into the same number of lists: choosing takes as long as it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +52,13 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
         _Truth(index, queries[:half]),
         _Truth(index, queries[half:] if half < len(queries) else queries),
     )
-    tried: dict[Effort, tuple[float, float]] = {}
-    factor_done: set[float] = set()
-    gaps = None
-    if index.probing is not None and len(index.probing.centroids) >= MANY_LISTS:
-        gaps = index.probing.gaps(queries[:half])
-    for effort in efforts(index.kind, index.structure, gaps=gaps):
-        if effort.factor in factor_done:
-            continue
-        tried[effort] = choosing.measure(effort)
-        if tried[effort][0] >= min(recall + MARGIN, 1.0) and (effort.probes or effort.beam):
-            factor_done.add(effort.factor)
-        elif tried[effort][0] >= min(recall + MARGIN, 1.0):
-            break
-    by_cost = sorted(tried, key=lambda effort: tried[effort][1])
-    reaching = [effort for effort in by_cost if tried[effort][0] >= min(recall + MARGIN, 1.0)]
-    chosen = reaching[0] if reaching else max(tried, key=lambda effort: tried[effort][0])
+    wanted = min(recall + MARGIN, 1.0)
+    tried = _sweep(efforts(index.kind, index.structure), choosing, wanted)
+    chosen = _cheapest(tried, wanted)
+    if index.probing is not None and (chosen.probes or 0) >= MANY_PROBES:
+        as_needed = efforts(index.kind, index.structure, gaps=index.probing.gaps(queries[:half]))
+        tried = _sweep((effort for effort in as_needed if effort.factor == chosen.factor), choosing, wanted)
+        chosen = _cheapest(tried, wanted)
     measured = checking.measure(chosen)[0]
     reach = _reach(index, queries[:FILTERED], chosen, recall=tried[chosen][0] - FILTER_MARGIN)
     curve = [
@@ -81,6 +72,28 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
         if effort.factor == chosen.factor
     ]
     return Tuned(replace(chosen, reach=reach), measured, curve)
+
+
+def _sweep(ladder: Iterable[Effort], choosing: "_Truth", wanted: float) -> dict[Effort, tuple[float, float]]:
+    """Recall and cost of efforts, for each factor until the recall that is wanted is reached."""
+    tried: dict[Effort, tuple[float, float]] = {}
+    factor_done: set[float] = set()
+    for effort in ladder:
+        if effort.factor in factor_done:
+            continue
+        tried[effort] = choosing.measure(effort)
+        if tried[effort][0] >= wanted:
+            factor_done.add(effort.factor)
+            if not (effort.probes or effort.beam):
+                break
+    return tried
+
+
+def _cheapest(tried: dict[Effort, tuple[float, float]], wanted: float) -> Effort:
+    """Of those that reach what is wanted; else the one that comes nearest."""
+    by_cost = sorted(tried, key=lambda effort: tried[effort][1])
+    reaching = [effort for effort in by_cost if tried[effort][0] >= wanted]
+    return reaching[0] if reaching else max(tried, key=lambda effort: tried[effort][0])
 
 
 def _reach(index: Index, queries: Vectors, effort: Effort, *, recall: float) -> float | None:
