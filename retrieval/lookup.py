@@ -98,6 +98,19 @@ class Lookup:
             return [self._bisect(name) for name in wanted]
         return [self.row(name) for name in wanted]
 
+    def beginning(self, text: str, *, count: int) -> list[int]:
+        """Rows of the ids that begin with a text, in the order of their bytes; at most `count`."""
+        key = text.encode(errors="replace")
+        low, high = 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._id_bytes(int(self._order[middle])) < key else (low, middle)
+        rows: list[int] = self._order[low : low + count].tolist()
+        return list(itertools.takewhile(lambda row: self._id_bytes(row).startswith(key), rows))
+
+    def _id_bytes(self, row: int) -> bytes:
+        return bytes(self._ids[self._id_ends[row] : self._id_ends[row + 1]])
+
     def _bisect(self, wanted: str) -> int | None:
         try:
             key = wanted.encode()
@@ -107,7 +120,7 @@ class Lookup:
         while low < high:
             middle = (low + high) // 2
             row = int(self._order[middle])
-            found = bytes(self._ids[self._id_ends[row] : self._id_ends[row + 1]])
+            found = self._id_bytes(row)
             if found == key:
                 return row
             low, high = (middle + 1, high) if found < key else (low, middle)

@@ -44,7 +44,8 @@ log: Final = logging.getLogger("twotower.server")
 ROUTE: Final = "twotower.route"  # where a request notes in its scope which route it took
 OPEN: Final = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")  # without a token: nothing of the data is in them
 DRAINED: Final = 8  # times the largest body: so much is read and dropped, for most clients read no answer before
-SMALL_BYTES: Final = 16_384  # a recommendation of no longer a body may be answered together with others
+SMALL_BYTES: Final = 16_384
+GONE: Final = 499  # nobody sees it but the counters
 
 
 def application(generations: Generations, settings: Settings) -> ASGIApp:
@@ -98,6 +99,11 @@ def application(generations: Generations, settings: Settings) -> ASGIApp:
     return _Metered(app, meters, settings)
 
 
+def is_small(body: bytes) -> bool:
+    """Whether a recommendation may be answered together with others: one user or two, by the objects in it."""
+    return len(body) <= SMALL_BYTES and body.count(b"{") <= 4
+
+
 class _Handlers:
     """Endpoints: an async front for functions that run in threads."""
 
@@ -106,6 +112,7 @@ class _Handlers:
         self._settings = settings
         self._meters = meters
         self._askers = ThreadPoolExecutor(settings.threads, thread_name_prefix="ask")
+        self._turns = asyncio.Semaphore(2 * settings.threads)  # who goes away while waiting costs nothing
         self._together = Gathering(self._answer_together, self._askers, threads=settings.threads)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")  # a bundle has one writer at a time
 
@@ -127,12 +134,16 @@ class _Handlers:
             path=request.path_params,
             params=request.query_params.multi_items(),
         )
-        if route.answer is answering.recommend and len(call.keywords["body"]) <= SMALL_BYTES:
+        if route.answer is answering.recommend and is_small(call.keywords["body"]):
             return await self._together.ask(call)
         loop = asyncio.get_running_loop()
         if route.writes:
             return await loop.run_in_executor(self._writer, self._write, route, call)
-        return await loop.run_in_executor(self._askers, self._answer, route, call)
+        had_to_wait = self._turns.locked()
+        async with self._turns:
+            if had_to_wait and await request.is_disconnected():
+                raise RefusedError(GONE, "whoever asked has gone")
+            return await loop.run_in_executor(self._askers, self._answer, route, call)
 
     def _answer(self, route: Route, call: partial[Call]) -> Response:
         """In a thread."""

@@ -1,7 +1,6 @@
 """Finding items and users by a few letters, for people and for pages."""
 
 import re
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -48,11 +47,8 @@ def users(serving: Serving, text: str, *, limit: int) -> tuple[list[str], bool]:
     lookup = serving.users
     if lookup is None:
         return [], False
-    text = text.strip()
-    exact = [text] if text and lookup.row(text) is not None else []
-    others = (lookup.id(row) for row in range(len(lookup)))
-    found = [*exact, *islice((name for name in others if name.startswith(text) and name != text), limit + 1)]
-    return found[:limit], len(found) > limit
+    rows = lookup.beginning(text.strip(), count=limit + 1)
+    return [lookup.id(row) for row in rows[:limit]], len(rows) > limit
 
 
 def user(serving: Serving, name: str) -> dict[str, Any] | None:

@@ -29,6 +29,17 @@ def test_id_row_id(tmp_path_factory: pytest.TempPathFactory, ids: list[str], sma
         assert found.record(row) == {"n": row}
 
 
+@given(ids=IDS, text=st.text("ab\xe9", max_size=2), count=st.integers(0, 5))
+def test_ids_that_begin_with_a_text(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[str], text: str, count: int
+) -> None:
+    ids = [*ids, *(name for name in ("a", "ab", "a\xe9", "b", "\xe9a") if name not in ids)]
+    path = tmp_path_factory.mktemp("lookup") / "ids"
+    lookup.write(path, ids, [b"{}"] * len(ids))
+    expected = sorted((name for name in ids if name.startswith(text)), key=str.encode)[:count]
+    assert [ids[row] for row in Lookup.open(path).beginning(text, count=count)] == expected
+
+
 def test_many_ids_by_bisection_and_by_dictionary(tmp_path: Path) -> None:
     ids = [f"item {number * 7919 % 20_000:05}" for number in range(20_000)]
     lookup.write(tmp_path / "ids", ids, [b"{}"] * len(ids))

@@ -13,10 +13,13 @@ import pytest
 
 from retrieval.retriever import Retriever
 from retrieval.server.answering import Call
+from retrieval.server.app import GONE, application, is_small
 from retrieval.server.gathering import AT_ONCE, Gathering
+from retrieval.server.generations import Generations
 from retrieval.server.limits import Limits
 from retrieval.server.replies import reply_together
 from retrieval.server.serving import Serving
+from retrieval.server.settings import Settings
 
 ASKED: list[Any] = [
     {"users": [{"history": ["i1", "i3"]}]},
@@ -61,6 +64,13 @@ def test_each_gets_what_it_would_get_alone(shared: Path) -> None:
     ]
 
 
+def test_only_small_ones_wait_for_each_other() -> None:
+    assert is_small(json.dumps({"users": [{"user": "u1"}]}).encode())
+    assert is_small(json.dumps({"users": [{"history": ["i1"] * 200, "features": {"age": 3}}]}).encode())
+    assert not is_small(json.dumps({"users": [{}] * 5}).encode())
+    assert not is_small(json.dumps({"users": [{"history": ["i1"] * 5000}]}).encode())
+
+
 def test_those_of_the_same_options_are_one_question(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serving = Serving.open(shared)
     sizes: list[int] = []
@@ -102,3 +112,54 @@ def test_a_thread_that_has_become_free_takes_what_waits() -> None:
 
     assert asyncio.run(ask()) == [2 * number for number in range(AT_ONCE + 9)]
     assert taken == [1, AT_ONCE, 9]
+
+
+def test_who_goes_away_while_waiting_is_not_worked_for(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered: list[int] = []
+    let_go = threading.Event()
+    answer = Retriever.answer
+
+    def slow(self: Retriever, queries: Any, **options: Any) -> Any:
+        assert let_go.wait(10)
+        answered.append(len(queries))
+        return answer(self, queries, **options)
+
+    async def ask(app: Any, users: int, *, stays: bool) -> list[int]:
+        body = json.dumps({"users": [{}] * users}).encode()
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/recommend",
+            "raw_path": b"/v1/recommend",
+            "query_string": b"",
+            "headers": [],
+            "http_version": "1.1",
+        }
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+        statuses: list[int] = []
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            if stays:
+                await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if "status" in message:
+                statuses.append(message["status"])
+
+        await app(scope, receive, send)
+        return statuses
+
+    async def all_of_them() -> list[list[int]]:
+        generations = Generations(shared)
+        monkeypatch.setattr(Retriever, "answer", slow)
+        app = application(generations, Settings(threads=1))
+        asked = [asyncio.create_task(ask(app, users, stays=users != 13)) for users in (11, 12, 13, 14)]
+        await asyncio.sleep(0.05)
+        let_go.set()
+        return await asyncio.gather(*asked)
+
+    assert asyncio.run(all_of_them()) == [[200], [200], [GONE], [200]]
+    assert answered == [11, 12, 14]
