@@ -55,7 +55,8 @@ class MultiHeadAttention(nn.Module):
             later = torch.ones(q, k, dtype=torch.bool, device=logits.device).triu(k - q + 1)
             logits.masked_fill_(later, BLOCKED)
         if padding is not None:
-            logits.masked_fill_(rearrange(padding, "b k -> b 1 1 k"), BLOCKED)
+            # Added, not filled in: the way back then has nothing to do.
+            logits += rearrange(padding * BLOCKED, "b k -> b 1 1 k")
         read = self.dropout(logits.softmax(dim=-1)) @ value  # (batch, heads, q, width)
         mixed: Tensor = self.out(rearrange(read, "b h q w -> b q (h w)"))
         return mixed

@@ -1,6 +1,6 @@
 """Dropout by bytes: eight masks from one random word, where torch's own draws a number an element.
 
-On one core torch's dropout took a ninth of a training step; this takes a fiftieth.
+On one core torch's own takes three times as long.
 """
 
 import math
@@ -25,5 +25,7 @@ class Dropout(nn.Module):
         words = torch.empty(math.ceil(values.numel() / 8), dtype=torch.int64, device=values.device)
         # All 64 bits: `random_` without bounds draws from 0 up.
         words.random_(-(2**63), None)
-        kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
-        return values * (kept * (256 / (256 - self.dropped)))
+        drawn = words.view(torch.uint8)[: values.numel()].view(values.shape)
+        # Compared into floats at once: turning booleans into them takes as long as all the rest.
+        kept = torch.ge(drawn, self.dropped, out=torch.empty_like(values, requires_grad=False))
+        return values * kept.mul_(256 / (256 - self.dropped))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 NOTHING = -1e9  # the score of what is not there
-CHUNK = 1 << 20  # logits held at a time: 4 MB stay in the cache between the product, the exponential and the gradient
+CHUNK = 1 << 19  # logits held at a time: 2 MB stay in the cache between the product, the exponential and the gradient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
