@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -335,17 +338,46 @@ def test_no_folder_and_no_bundle(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "file")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    publish_some(tmp_path, a=1)
-    tmp_path.chmod(0o555)
-    try:
-        with pytest.raises(BundleError, match="cannot be written"):
-            publish_some(tmp_path, a=2)
-        with Bundle.open(tmp_path) as bundle:
-            assert bundle.read_json("a.json") == 1
-    finally:
-        tmp_path.chmod(0o755)
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from tests.retrieval.test_bundle import BundleError, Bundle, publish_some
+
+if os.geteuid() == 0:  # who may write anywhere
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+folder = Path(sys.argv[1])
+try:
+    publish_some(folder, a=2)
+except BundleError as error:
+    print(error)
+with Bundle.open(folder, verify="full") as bundle:
+    print(bundle.read_json("a.json"))
+"""
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    """In a process of its own, which gives up being root; outside pytest's folder, which is its user's alone."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "bundle"
+        publish_some(folder, a=1)
+        Path(place).chmod(0o755)
+        folder.chmod(0o555)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", AS_NOBODY, str(folder)],
+                cwd=Path(__file__).parents[2],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=True,
+            )
+        finally:
+            folder.chmod(0o755)
+        refusal, content = done.stdout.splitlines()
+        assert refusal.startswith(f"{folder}: cannot be written (Permission denied)")
+        assert content == "1"
 
 
 def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
