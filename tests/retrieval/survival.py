@@ -1,6 +1,6 @@
 """What a bundle survives: being killed at any moment, and any damage to its files.
 
-Run as a program for the full counts: python -m tests.retrieval.survival --kills 200 --mutations 2000
+Run as a program for the full counts: python -m tests.retrieval.survival --kills 160 --exports 40 --mutations 2000
 """
 
 import argparse
@@ -141,6 +141,72 @@ def survive_kills(space: Path, *, count: int, seed: int = 0) -> dict[str, int]:
     return outcomes
 
 
+def survive_export_kills(space: Path, *, count: int, seed: int = 0) -> dict[str, int]:
+    """As `survive_kills`, for `twotower export` of a real training, in one precision and then the other.
+
+    The bundle holds an index, which goes with the towers it was made for.
+    """
+    import export.pair  # noqa: F401 - here, so that no child loads torch anew
+    import train.checkpoint  # noqa: F401
+    import twotower
+
+    def plant() -> str:  # with polars, whose threads must not be here when this process forks
+        from tests.planted import write_planted
+
+        return str(write_planted(space))
+
+    random = np.random.default_rng(seed)
+    folder = space / "trained"
+    config = in_child(plant)
+    quick = ["--set", "train.epochs=1", "--set", "model.dim=16"]
+    in_child(functools.partial(command, twotower.main, "train", config, "--out", folder, *quick))
+
+    def towers(precision: str, folder: Path) -> None:
+        command(twotower.main, "export", folder, "--precision", precision, "--allow-loss")
+
+    def with_index(folder: Path) -> None:
+        command(twotower.main, "index", "build", folder)
+
+    files: dict[str, dict[str, str]] = {}
+    took = 0.0
+    for precision in ("fp16", "fp32"):
+        started = time.perf_counter()
+        in_child(functools.partial(towers, precision, folder))
+        took = time.perf_counter() - started
+        files[precision] = files_of(folder)
+    outcomes = {"all": 0, "none": 0}
+    present = "fp32"
+    for step in range(count):
+        in_child(functools.partial(with_index, folder))
+        before = files_of(folder)
+        wanted = "fp16" if present == "fp32" else "fp32"
+        in_child(functools.partial(towers, wanted, folder), kill_after_s=random.uniform(0, 1.3 * took))
+        list(verify_bundle(folder))
+        found = files_of(folder)
+        assert found in (before, files[wanted]), f"step {step}, export: {sorted(found)} is neither all nor nothing"
+        outcomes["none" if found == before else "all"] += 1
+        present = present if found == before else wanted
+    return outcomes
+
+
+def command(main: Callable[[list[str]], Any], *args: object) -> None:
+    """Run a command of the command line, which must succeed."""
+    code: Any = None
+    try:
+        main(["--quiet", *map(str, args)])
+    except SystemExit as ended:
+        code = ended.code
+    assert not code, f"{args} ended with {code}"
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """The files of a bundle by their checksums, which are compared with what is there."""
+    with Bundle.open(folder, verify="full") as bundle:
+        for name in bundle.names:
+            bundle.file(name)
+        return {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
+
+
 def flip_bit(content: bytearray, random: Random) -> None:
     content[random.integers(len(content))] ^= 1 << int(random.integers(8))
 
@@ -252,6 +318,7 @@ def survive_mutations(space: Path, *, count: int, seed: int = 0) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--exports", type=int, default=0)
     parser.add_argument("--mutations", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -259,6 +326,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         if args.kills:
             print(f"{args.kills} kills survived:", survive_kills(Path(name), count=args.kills, seed=args.seed))
+        if args.exports:
+            done = survive_export_kills(Path(name), count=args.exports, seed=args.seed)
+            print(f"{args.exports} kills of an export survived:", done)
         if args.mutations:
             refused = survive_mutations(Path(name), count=args.mutations, seed=args.seed)
             print(f"{args.mutations} mutations survived; a query was refused in {refused}, right in the others")

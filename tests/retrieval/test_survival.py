@@ -12,11 +12,10 @@ from tests.retrieval.survival import survive_mutations
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_kills(seed: int) -> None:
-    """In a process of its own: it forks, which a process with threads must not."""
+def killed(*counts: str) -> str:
+    """What survival says, from a process of its own: it forks, which a process with threads must not."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.retrieval.survival", "--kills", "100", "--seed", str(seed)],
+        [sys.executable, "-m", "tests.retrieval.survival", *counts],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -25,7 +24,17 @@ def test_kills(seed: int) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "100 kills survived" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kills(seed: int) -> None:
+    assert "100 kills survived" in killed("--kills", "100", "--seed", str(seed))
+
+
+def test_kills_of_an_export() -> None:
+    """Few: each loads and runs torch. The module says how to run more."""
+    assert "2 kills of an export survived" in killed("--exports", "2")
 
 
 @pytest.mark.parametrize("seed", [0, 1])
