@@ -30,6 +30,7 @@ MOST = 3_000_000, 300_000  # interactions and users that are fitted; beyond, use
 LARGEST = 26_000_000  # numbers in the vectors of all items
 BUDGET = 240e9  # what trying settings may cost, as `_Trials.cost` has it: two minutes, or four
 ASKED = 4_000  # validated users by whom settings are chosen
+RARE = 20  # users of an item, on average: where there are fewer, histories are told by rare items too much
 ROUNDS = 2  # of subspace iteration, from the leading directions of the data
 SPARE = 16  # directions beside those wanted
 
@@ -85,7 +86,7 @@ def evidence(histories: Histories, alike: sparse.csr_array, *, seed: int) -> Evi
 def start(given: Evidence) -> Settings:
     """The settings that did well on many kinds of data."""
     height, items = given.alike.shape
-    first = Settings(likeness=3.0 if height else 0.0)
+    first = Settings(likeness=3.0 if height else 0.0, damping=0.1 if given.taken.nnz < RARE * items else 0.0)
     narrow, *wider = _widths(items)
     return first._replace(dim=max((width for width in wider if width <= first.dim), default=narrow))
 

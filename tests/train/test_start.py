@@ -121,7 +121,7 @@ def asked(given: Histories, *, want: int) -> linear.Asked:
 def test_settings_are_chosen_where_validation_says_more_than_noise() -> None:
     given = evidence(planted(), 24)
     first = linear.start(given)
-    assert first == Settings(likeness=0.0, dim=64)  # no features, and few items
+    assert first == Settings(likeness=0.0, damping=0.1, dim=64)  # no features, few items, few users of each
     chosen = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(), seed=0)
     assert chosen.dim == 64
     fixed = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(Settings._fields), seed=0)
