@@ -12,9 +12,9 @@ from train.dataset import Dataset, is_ordered
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
-STEPS = 50  # an epoch, at least, where there is little data
+STEPS = 100  # an epoch, at least, where there is little data
 POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
-WIDE = 15_000  # items from which twice the width is worth its time
+MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
     if isinstance(user, keys.Attention) and user.short_cut is None:
         user = dataclasses.replace(user, short_cut=_short_cut(train))
     closed = isinstance(user, keys.Sum) and _closed(config)
-    dim = model.dim or (256 if closed else 128 if facts.items > WIDE else 64)
+    dim = model.dim or (256 if closed else 128 if not small and facts.users > MANY_USERS else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
     # Candidates cost the same whatever the batch, the whole catalogue what the batch does.
     most = 4000 if closed else 2000 if facts.ordered and not small else 1000
@@ -67,7 +67,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             dim=dim,
             heads=heads,
             layers=model.layers or (2 if small else 1),
-            dropout=(0.3 if dim < 128 else 0.4) if model.dropout is None else model.dropout,
+            dropout=(0.3 if dim < 128 or facts.ordered else 0.4) if model.dropout is None else model.dropout,
             user=user,
             item=model.item or keys.Mean(),
         ),
@@ -110,7 +110,7 @@ def _teaching(train: keys.Train, facts: Statistics) -> float:
 
 def _short_cut(train: keys.Train) -> float:
     """Left whole it learns by heart what followed, and unlearns the rest; what follows is not what ratings say."""
-    return 1.0 if train.objective == "rating" else 0.5
+    return 1.0 if train.objective == "rating" else 0.6
 
 
 def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:

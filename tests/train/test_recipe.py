@@ -1,0 +1,61 @@
+"""What the default recipe makes of the statistics of a dataset."""
+
+from pathlib import Path
+
+import pytest
+
+from train import config as configs
+from train import keys
+from train.config import Config
+from train.recipe import Statistics, resolve
+
+
+def resolved(config: Path, *overrides: str, ordered: bool = True, **facts: int) -> Config:
+    sizes = {"users": 20_000, "items": 12_000, "interactions": 150_000} | facts
+    shape = Statistics(
+        users=sizes["users"],
+        items=sizes["items"],
+        interactions=sizes["interactions"],
+        mean_length=sizes["interactions"] / sizes["users"],
+        ordered=ordered,
+        values=False,
+    )
+    return resolve(configs.load(config, overrides=overrides), shape)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "dim", "layers", "objective"),
+    [
+        (20_000, 12_000, 128, 1, "sampled-softmax"),
+        (600, 12_000, 64, 1, "sampled-softmax"),  # few histories
+        (600, 40_000, 64, 1, "sampled-softmax"),
+        (20_000, 2_000, 64, 2, "softmax"),  # few items
+    ],
+)
+def test_width_and_depth_go_by_users_and_items(
+    planted: Path, users: int, items: int, dim: int, layers: int, objective: str
+) -> None:
+    found = resolved(planted, users=users, items=items)
+    assert (found.model.dim, found.model.layers, found.train.objective) == (dim, layers, objective)
+
+
+def test_a_larger_step_goes_further(planted: Path) -> None:
+    rates = {}
+    for interactions in (1_000, 100_000, 1_000_000):
+        train = resolved(planted, interactions=interactions).train
+        assert train.batch_size is not None
+        rates[train.batch_size] = train.lr
+    assert rates == {64: 0.003, 1_000: 0.006, 2_000: 0.0085}
+    assert resolved(planted, "train.lr=0.01").train.lr == 0.01
+
+
+def test_the_short_cut_is_for_what_follows(planted: Path) -> None:
+    def short_cut(*overrides: str) -> float | None:
+        user = resolved(planted, *overrides).model.user
+        assert isinstance(user, keys.Attention)
+        return user.short_cut
+
+    assert short_cut() == 0.6
+    assert short_cut('train.objective="rating"') == 1.0
+    assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
+    assert not isinstance(resolved(planted, ordered=False).model.user, keys.Attention)
