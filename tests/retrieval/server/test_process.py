@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from retrieval.server.settings import Settings
+from tests.retrieval.test_imports import loaded_by
 from tests.test_cli import run
 from tests.tiny import write_tiny
 
@@ -183,6 +184,11 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None
     assert done.returncode == 1
     assert 'pip install "twotower[server]"' in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_only_the_server_needs_the_extra() -> None:
+    modules = "retrieval.retriever, retrieval.query_commands, retrieval.index_commands, retrieval.server.command"
+    assert not loaded_by(f"import twotower, {modules}") & {"starlette", "uvicorn", "prometheus_client", "anyio"}
 
 
 def test_several_ask_at_once(tmp_path: Path) -> None:
