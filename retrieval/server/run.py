@@ -54,10 +54,9 @@ def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: boo
     Raises BundleError if there is nothing to serve, TwoTowerError if the address cannot be had, KeyboardInterrupt
     after SIGINT.
     """
-    _log_to_stderr()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     generations = Generations(folder)
-    with _listening(host, port) as listener:
+    with _logging_to_stderr(), _listening(host, port) as listener:
         server = _Server(
             uvicorn.Config(
                 application(generations, settings),
@@ -106,12 +105,25 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _log_to_stderr() -> None:
+@contextlib.contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """What happens while serving, on stderr; of uvicorn, failures only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for name in ("twotower.server", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
+    levels = {
+        "twotower.server": logging.ERROR if is_quiet() else logging.INFO if is_verbose() else logging.WARNING,
+        "uvicorn": logging.ERROR,
+    }
+    loggers = {logging.getLogger(name): level for name, level in levels.items()}
+    before = {logger: (logger.level, logger.propagate) for logger in loggers}
+    for logger, level in loggers.items():
+        logger.addHandler(handler)
+        logger.setLevel(level)
         logger.propagate = False
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    log.setLevel(logging.ERROR if is_quiet() else logging.INFO if is_verbose() else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in before.items():
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
