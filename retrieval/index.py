@@ -21,7 +21,7 @@ from retrieval import csr, exact
 from retrieval.csr import CSR
 from retrieval.errors import BundleError, QueryError
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
-from retrieval.lists import REACH, Kept, Lists
+from retrieval.lists import COPIED, REACH, Kept, Lists
 from retrieval.probing import Probing
 
 Vectors = npt.NDArray[np.float32]
@@ -59,6 +59,14 @@ class Selection:
     @property
     def share(self) -> float:
         return self.count / self.height if self.height else 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """The most that it takes once it has been searched: bits for each row, and what is gathered of those kept."""
+        if self.mask is None:
+            return 0
+        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.count <= max(FEW_KEPT, COPIED) else 4 * self.count
+        return 2 * self.height + gathered
 
     @cached_property
     def rows(self) -> Rows:

@@ -31,7 +31,7 @@ LONG: Final = 32  # kept items of a list from which on the copy is faster than g
 GATHERED_NS: Final = 55  # a kept item, gathered and multiplied
 COPIED_NS: Final = 12  # the same from a copy that holds it beside its neighbours
 SCANNED_NS: Final = 6  # any item of a list, by its code
-CALL_NS: Final = 20_000  # asking FAISS, and scoring its candidates anew
+CALL_NS: Final = 5_000  # asking FAISS, and scoring its candidates anew
 
 
 class Lists:

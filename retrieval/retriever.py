@@ -25,7 +25,8 @@ Vectors = npt.NDArray[np.float32]
 
 USERS_LOOKUP: Final = "users.lookup"
 HISTORY: Final = "history"
-FILTERS_KEPT: Final = 64
+FILTERS_KEPT: Final = 256
+FILTER_BYTES: Final = 256_000_000  # that kept filters may take together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,13 +261,17 @@ class Retriever:
 
     def _among(self, where: str) -> Selection:
         """The items that pass a filter; filters that come again are not worked out again."""
-        found = self._filters.get(where)
-        if found is None:
-            found = self.index.select(self.catalog.where(where))
-            with self._lock:
-                if len(self._filters) >= FILTERS_KEPT:
-                    self._filters.pop(next(iter(self._filters)))
-                self._filters[where] = found
+        with self._lock:
+            found = self._filters.pop(where, None)
+            if found is not None:
+                self._filters[where] = found  # the last to be forgotten
+                return found
+        found = self.index.select(self.catalog.where(where))
+        with self._lock:
+            self._filters[where] = found
+            taken = sum(kept.size_bytes for kept in self._filters.values())
+            while len(self._filters) > 1 and (taken > FILTER_BYTES or len(self._filters) > FILTERS_KEPT):
+                taken -= self._filters.pop(next(iter(self._filters))).size_bytes
         return found
 
     def _parse(self, query: Query, exclude: Sequence[str], include_seen: bool) -> _Parsed:

@@ -217,3 +217,18 @@ def test_items_and_hits_read_well(retriever: Retriever) -> None:
         "released": "1980-01-01",
         "play count": 0,
     }
+
+
+def test_filters_are_kept_as_long_as_they_are_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they take, not by their number; the one that was asked for longest ago goes first."""
+    from retrieval import retriever as module
+
+    with Retriever.open(folder) as own:
+        one = own.index.select(own.catalog.where("year > 1990")).size_bytes
+        monkeypatch.setattr(module, "FILTER_BYTES", 3 * one + 3 * 8 * own.index.dim)
+        for year in (1990, 1991, 1992, 1990, 1993):
+            own.query([{"history": ["i1"]}], where=f"year > {year}")
+        assert list(own._filters) == ["year > 1992", "year > 1990", "year > 1993"]
+        monkeypatch.setattr(module, "FILTER_BYTES", 1)
+        assert len(own.query([{"history": ["i1"]}], k=3, where="year > 1994")[0]) == 3
+        assert list(own._filters) == ["year > 1994"]
