@@ -73,7 +73,7 @@ def test_start_ask_and_end(tmp_path: Path) -> None:
         content = json.dumps(body).encode()
         head = f"POST /v1/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
         slow.sendall(head.encode() + content[:5])
-        time.sleep(0.2)
+        time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         slow.sendall(content[5:])
