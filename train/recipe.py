@@ -52,7 +52,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
     model, train = config.model, config.train
     user = model.user or _user_encoder(config, facts)
     if isinstance(user, keys.Attention) and user.short_cut is None:
-        user = dataclasses.replace(user, short_cut=_short_cut(train))
+        user = dataclasses.replace(user, short_cut=_short_cut(train, facts))
     closed = isinstance(user, keys.Sum) and _closed(config)
     dim = model.dim or (256 if closed else 128 if not small and facts.users > MANY_USERS else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
@@ -108,9 +108,12 @@ def _teaching(train: keys.Train, facts: Statistics) -> float:
     return 0.3 if facts.ordered and train.objective != "rating" else 0.0
 
 
-def _short_cut(train: keys.Train) -> float:
-    """Left whole it learns by heart what followed, and unlearns the rest; what follows is not what ratings say."""
-    return 1.0 if train.objective == "rating" else 0.6
+def _short_cut(train: keys.Train, facts: Statistics) -> float:
+    """Left whole it learns by heart what followed, and unlearns the rest; what follows is not what ratings say.
+
+    Of a small catalogue, where the whole is compared with, the tied vectors hold what follows what as they are.
+    """
+    return 1.0 if train.objective == "rating" or facts.items <= FULL_SOFTMAX else 0.6
 
 
 def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:

@@ -50,12 +50,13 @@ def test_a_larger_step_goes_further(planted: Path) -> None:
 
 
 def test_the_short_cut_is_for_what_follows(planted: Path) -> None:
-    def short_cut(*overrides: str) -> float | None:
-        user = resolved(planted, *overrides).model.user
+    def short_cut(*overrides: str, items: int = 12_000) -> float | None:
+        user = resolved(planted, *overrides, items=items).model.user
         assert isinstance(user, keys.Attention)
         return user.short_cut
 
     assert short_cut() == 0.6
+    assert short_cut(items=2_000) == 1.0
     assert short_cut('train.objective="rating"') == 1.0
     assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
     assert not isinstance(resolved(planted, ordered=False).model.user, keys.Attention)
