@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrieval.errors import ConfigError
 from train import keys
 from train.config import Config
 from train.dataset import Dataset, is_ordered
@@ -53,7 +54,12 @@ def resolve(config: Config, facts: Statistics) -> Config:
     user = model.user or _user_encoder(config, facts)
     if isinstance(user, keys.Attention) and user.short_cut is None:
         user = dataclasses.replace(user, short_cut=_short_cut(train, facts))
-    closed = isinstance(user, keys.Sum) and _closed(config)
+    closed = isinstance(user, keys.Sum) and _closed(config) and train.start in (None, "linear")
+    if train.start == "linear" and not closed:
+        raise ConfigError(
+            f'{config.source}: train.start = "linear" needs the user encoder "sum", a history, and the item\'s id, '
+            "as a category, among its features; leave it out, or name those"
+        )
     dim = model.dim or (256 if closed else 128 if not small and facts.users > MANY_USERS else 64)
     heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
     # Candidates cost the same whatever the batch, the whole catalogue what the batch does.
@@ -74,7 +80,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
         train=dataclasses.replace(
             train,
             objective=train.objective or ("softmax" if small else "sampled-softmax"),
-            epochs=train.epochs or (1 if closed else 30),  # the first is the closed form itself
+            epochs=train.epochs or (_closed_epochs(config) if closed else 30),
             patience=train.patience or 5,
             batch_size=batch_size,
             lr=train.lr or (0.0001 if closed else _lr(train, facts, batch_size)),  # a closed form has much to lose
@@ -122,6 +128,11 @@ def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:
     if facts.ordered:
         return keys.Attention()
     return keys.Sum() if _closed(config) else keys.Mean()
+
+
+def _closed_epochs(config: Config) -> int:
+    """The first epoch is the closed form itself, which knows neither another objective nor what was not chosen."""
+    return 1 if config.train.objective in (None, "softmax", "sampled-softmax") and config.data.negative is None else 5
 
 
 def _closed(config: Config) -> bool:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.errors import ConfigError
+from tests.planted import write_planted
 from train import config as configs
 from train import keys
 from train.config import Config
@@ -60,3 +62,18 @@ def test_the_short_cut_is_for_what_follows(planted: Path) -> None:
     assert short_cut('train.objective="rating"') == 1.0
     assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
     assert not isinstance(resolved(planted, ordered=False).model.user, keys.Attention)
+
+
+def test_without_order_the_closed_form_is_kept_unless_more_is_asked_of_it(tmp_path: Path) -> None:
+    config = write_planted(tmp_path)
+    config.write_text(config.read_text().replace("epochs = 3\n", ""))
+    for overrides, expected in {
+        (): 1,
+        ('train.objective="softmax"',): 1,
+        ('train.objective="bpr"',): 5,
+        ('train.start="random"',): 30,
+        ("train.epochs=7",): 7,
+    }.items():
+        assert resolved(config, *overrides, ordered=False).train.epochs == expected, overrides
+    with pytest.raises(ConfigError, match=r'train\.start = "linear" needs the user encoder "sum"'):
+        resolved(config, 'train.start="linear"', ordered=True)
