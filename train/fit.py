@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -40,9 +40,12 @@ RANKING: Final[Monitored] = ("ndcg@10", "max")  # what the best epoch is told by
 RATING: Final[Monitored] = ("rmse", "min")
 
 
-def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False) -> dict[str, Any]:
+def fit(
+    config: Config, out: Path, *, resume: bool = False, refit: bool = False, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Train and publish DIR/training whole; until then the previous one stands.
 
+    callbacks: of Lightning, beside its own: what watches a training.
     Returns the summary. Raises TrainError where training diverges, cannot be resumed or has nothing to refit.
     """
     started = time.monotonic()
@@ -59,7 +62,7 @@ def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False)
         resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=chosen))
     work = _work_folder(out, resolved, dataset.fingerprint(), resume=resume)
     dataclasses.replace(dataset, config=resolved).save(work)
-    module, trainer = _run(dataset, resolved, work, ordered=facts.ordered)
+    module, trainer = _run(dataset, resolved, work, ordered=facts.ordered, watching=callbacks)
     checkpoint.strip(work / checkpoint.BEST_NAME)
     summary = _summary(module, trainer, dataset, resolved, facts, seconds=time.monotonic() - started, refit=refit)
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
@@ -75,7 +78,9 @@ def fit(config: Config, out: Path, *, resume: bool = False, refit: bool = False)
     return summary
 
 
-def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tuple[Module, lightning.Trainer]:
+def _run(
+    dataset: Dataset, config: Config, work: Path, *, ordered: bool, watching: Sequence[Callback]
+) -> tuple[Module, lightning.Trainer]:
     train = config.train
     torch.manual_seed(train.seed)
     data = DataModule(dataset, config, ordered=ordered)
@@ -108,6 +113,7 @@ def _run(dataset: Dataset, config: Config, work: Path, *, ordered: bool) -> tupl
     validated = len(data.truth.users) > 0 and (data.ratings is None or len(data.ratings.values) > 0)
     callbacks: list[Callback] = [
         Progress(),
+        *watching,
         ModelCheckpoint(
             dirpath=work,
             filename=Path(checkpoint.BEST_NAME).stem,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as lightning
 
 from tests.planted import write_planted
 from train import config as configs
@@ -37,3 +38,17 @@ def test_it_is_said_where_training_was_validated(tmp_path: Path, capsys: pytest.
     assert "ndcg@10 is " in capsys.readouterr().err.splitlines()[-1]
     fit.fit(configs.load(config, overrides=short), tmp_path / "out", refit=True)
     assert "ndcg@10 is " not in capsys.readouterr().err
+
+
+def test_others_may_watch(tmp_path: Path) -> None:
+    class Watch(lightning.Callback):
+        epochs = 0
+
+        def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+            self.epochs += 1
+            assert trainer.current_epoch == self.epochs - 1
+
+    watch = Watch()
+    config = write_planted(tmp_path / "data", users=20, each=6)
+    fit.fit(configs.load(config, overrides=("model.dim=16", "train.epochs=2")), tmp_path / "out", callbacks=[watch])
+    assert watch.epochs == 2

@@ -1,0 +1,168 @@
+"""How fast the default recipe trains, and on what a step's time goes: the table of docs/training.md.
+
+    OMP_NUM_THREADS=1 THP_MEM_ALLOC_ENABLE=1 python benchmarks/training.py [--datasets FOLDER] [--write]
+
+Two epochs of Beauty, ml-100k (fetched) and made-up data, each in a process of its own, on one core. Seconds are of CPU.
+Matrix products are counted by torch's profiler, which makes small operations slower than they are.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from train import config as configs
+from train import fit
+from train.datamodule import DataModule
+from train.synthetic import Plan, fetch_synthetic
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs" / "training.md"
+BEGIN: Final = "<!-- measured by benchmarks/training.py: begin -->"
+END: Final = "<!-- measured by benchmarks/training.py: end -->"
+PRODUCTS: Final = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::mv")
+PROFILED: Final = 20, 60  # steps of the first epoch: from, to
+PLAN: Final = Plan(users=10_000, items=20_000)  # wide: above 15,000 items
+
+
+class Clock(lightning.Callback):
+    """Times the second epoch by its parts, and profiles some steps of the first. CPU seconds."""
+
+    def __init__(self) -> None:
+        self.profiler = profile(activities=[ProfilerActivity.CPU])
+        self.steps: list[float] = []
+        self.between: list[float] = []
+        self.epoch = self.validation = self.data = 0.0
+        self._at = self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self.steps, self.between = [], []
+        if trainer.current_epoch == 1:
+            data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+            begin = time.process_time()
+            for _batch in data.train_dataloader():
+                pass
+            self.data = time.process_time() - begin
+        self._at = self._started = time.process_time()
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self.between.append(time.process_time() - self._at)
+        if trainer.global_step == PROFILED[0]:
+            self.profiler.start()
+        self._at = time.process_time()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self.steps.append(time.process_time() - self._at)
+        if trainer.global_step == PROFILED[1]:
+            self.profiler.stop()
+        self._at = time.process_time()
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.validation = time.process_time()
+
+    def on_validation_end(self, *_: Any) -> None:
+        now = time.process_time()
+        self.validation, self.epoch = now - self.validation, now - self._started
+
+    @property
+    def products(self) -> float:
+        """The share of matrix products in the profiled steps."""
+        spent = {event.key: event.self_cpu_time_total for event in self.profiler.key_averages()}
+        return float(sum(spent.get(name, 0.0) for name in PRODUCTS) / sum(spent.values()))
+
+
+def measured(config: Path) -> dict[str, Any]:
+    """Train for two epochs in this process, on one core."""
+    torch.set_num_threads(1)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as out:
+        summary = fit.fit(configs.load(config, overrides=("train.epochs=2",)), Path(out), callbacks=[clock])
+    steps = float(np.sum(clock.steps))
+    return {
+        "interactions": summary["statistics"]["interactions"],
+        "items": summary["statistics"]["items"],
+        "dim": summary["recipe"]["model"]["dim"],
+        "epoch_s": clock.epoch,
+        "validation_s": clock.validation,
+        "step_ms": 1000 * float(np.median(clock.steps)),
+        "products": clock.products,
+        "data": clock.data / (clock.epoch - clock.validation),
+        # What is between two steps, cutting the next batch left out: averaging, callbacks, logs, Lightning's loop.
+        "between": (float(np.sum(clock.between)) - clock.data) / (steps + float(np.sum(clock.between))),
+        "memory_bytes": summary["peak_memory_bytes"],
+    }
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    cells = (
+        f"{name}, {found['items']:,} items, width {found['dim']}",
+        f"{found['interactions'] / (found['epoch_s'] - found['validation_s']):,.0f}",
+        f"{found['epoch_s']:.1f}",
+        f"{found['validation_s']:.1f}",
+        f"{found['step_ms']:.0f}",
+        f"{found['products']:.0%}",
+        f"{found['data']:.1%}",
+        f"{found['between']:.1%}",
+        f"{found['memory_bytes'] / 1e6:,.0f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def dataset(name: str, folder: Path, *, source: Path | None) -> Path:
+    """The config of a dataset folder, made if it is not there."""
+    if not (folder / "twotower.toml").exists():
+        taken = [] if source is None else ["--from", str(source)]
+        subprocess.run(
+            [sys.executable, "-m", "twotower", "fetch", name, "--to", str(folder), *taken], cwd=ROOT, check=True
+        )
+    return folder / "twotower.toml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    default = Path(os.environ.get("TWOTOWER_DATASETS", ROOT.parent / "shared" / "datasets"))
+    parser.add_argument("--datasets", type=Path, default=default, help="Folder with beauty.")
+    parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "quality", help="Where datasets are kept.")
+    parser.add_argument("--write", action="store_true", help="Put the table into docs/training.md.")
+    parser.add_argument("--measure", type=Path, help="Only this config, in this process; prints JSON.")
+    options = parser.parse_args()
+    if options.measure is not None:
+        print(json.dumps(measured(options.measure)))
+        return
+    folder = options.work / "data"
+    places = {
+        "Beauty": dataset("beauty", folder / "beauty", source=options.datasets / "beauty"),
+        "ml-100k": dataset("ml-100k", folder / "ml-100k", source=None),
+        "made up": fetch_synthetic(PLAN, to=folder / "synthetic-wide"),
+    }
+    lines = [
+        "| one core | interactions/s | epoch, s | of it validation | step, ms | matrix products | cutting batches "
+        "| between steps | peak MB |",
+        "| --- " * 9 + "|",
+    ]
+    for name, config in places.items():
+        command = [sys.executable, str(Path(__file__)), "--measure", str(config)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "THP_MEM_ALLOC_ENABLE": "1"}
+        told = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        lines.append(row(name, json.loads(told.stdout)))
+        print(lines[-1], flush=True)
+    if options.write:
+        text = PAGE.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        after = rest.split(END)[1]
+        table = "\n".join(lines)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
