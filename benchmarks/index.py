@@ -219,21 +219,12 @@ def ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return np.argsort(np.argsort(values))
 
 
-def kilobytes(name: str) -> int:
-    """What Linux says of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
 def building(count: int) -> None:
     items, users, _ = clustered(count)
     kind = kinds.choose("auto", count=count, dim=DIM, recall=0.95)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = kilobytes("VmRSS")
     started = time.process_time()
     index = Index.build(items, kind)
     built = time.process_time() - started
-    peak = kilobytes("VmHWM") - before
     tuned = cpu(lambda: tune(index, users, recall=0.95))
     plain = faiss.index_factory(DIM, kind.factory + ",RFlat" if kind.factory else "Flat", faiss.METRIC_INNER_PRODUCT)
     factory = cpu(lambda: plain.train(items)) + cpu(lambda: plain.add(items))
@@ -252,8 +243,7 @@ def building(count: int) -> None:
     print(f"\n### Building and opening, {count:,} items ({kind.factory or 'Flat'})\n")
     print(f"- train and add: {built:.1f} s, {built / factory:.2f}x plain FAISS of the same factory string (bar 1.1)")
     print(f"- tuning and measuring: {tuned:.1f} s")
-    above = peak / 1024 - size / 2**20
-    print(f"- {size / count:.0f} bytes an item; peak memory {above:.0f} MB above the vectors and the index (bar 512)")
+    print(f"- {size / count:.0f} bytes an item")
     print(f"- opening by mapping: {1e3 * opening:.1f} ms, {opening / reading:.3f}x of reading (bar 0.2)")
 
 
