@@ -33,12 +33,16 @@ from tests.tiny import item_table, items_of, tiny_schema, tower_bytes, write_tin
 
 Random = np.random.Generator
 ITEMS = 40
+PUBLISHING_S = 0.2  # from when the last large file of an export is staged
 OPERATIONS = ("build", "add", "remove", "compact", "export")
 
 
-def in_child(work: Callable[[], Any], *, kill_after_s: float | None = None) -> Any:
+def in_child(
+    work: Callable[[], Any], *, kill_after_s: float | None = None, counted_from: Callable[[], bool] = lambda: True
+) -> Any:
     """Do something in a forked process: its result by way of JSON, or None if it was killed first.
 
+    kill_after_s: from when `counted_from` says so, if it does before the process ends.
     The process that forks starts no threads of its own, so that its children may.
     """
     read_end, write_end = os.pipe()
@@ -56,6 +60,8 @@ def in_child(work: Callable[[], Any], *, kill_after_s: float | None = None) -> A
             os._exit(code)
     os.close(write_end)
     if kill_after_s is not None:
+        while not counted_from() and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.001)
         time.sleep(kill_after_s)
         os.kill(child, signal.SIGKILL)
     with os.fdopen(read_end) as pipe:
@@ -144,7 +150,8 @@ def survive_kills(space: Path, *, count: int, seed: int = 0) -> dict[str, int]:
 def survive_export_kills(space: Path, *, count: int, seed: int = 0) -> dict[str, int]:
     """As `survive_kills`, for `twotower export` of a real training, in one precision and then the other.
 
-    The bundle holds an index, which goes with the towers it was made for.
+    The bundle holds an index, which goes with the towers it was made for. Every other kill comes at any moment of the
+    export, the others while it publishes, which is the last hundredth of it.
     """
     import export.pair  # noqa: F401 - here, so that no child loads torch anew
     import train.checkpoint  # noqa: F401
@@ -167,6 +174,9 @@ def survive_export_kills(space: Path, *, count: int, seed: int = 0) -> dict[str,
     def with_index(folder: Path) -> None:
         command(twotower.main, "index", "build", folder)
 
+    def is_staged() -> bool:
+        return any(folder.glob(".next-*/items.parquet"))
+
     files: dict[str, dict[str, str]] = {}
     took = 0.0
     for precision in ("fp16", "fp32"):
@@ -180,7 +190,11 @@ def survive_export_kills(space: Path, *, count: int, seed: int = 0) -> dict[str,
         in_child(functools.partial(with_index, folder))
         before = files_of(folder)
         wanted = "fp16" if present == "fp32" else "fp32"
-        in_child(functools.partial(towers, wanted, folder), kill_after_s=random.uniform(0, 1.3 * took))
+        change = functools.partial(towers, wanted, folder)
+        if step % 2:
+            in_child(change, kill_after_s=random.uniform(0, 1.3 * took))
+        else:
+            in_child(change, kill_after_s=random.uniform(0, PUBLISHING_S), counted_from=is_staged)
         list(verify_bundle(folder))
         found = files_of(folder)
         assert found in (before, files[wanted]), f"step {step}, export: {sorted(found)} is neither all nor nothing"
