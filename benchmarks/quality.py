@@ -347,14 +347,16 @@ def _costs(results: Sequence[Result]) -> tuple[str, ...]:
         parts.append(
             (
                 summary["epochs"],
-                summary["seconds_to_best"] * share,
+                # A closed form is all there before the first epoch, which leaves it as it is.
+                told["cpu_seconds"] if summary["epochs"] == 1 else summary["seconds_to_best"] * share,
                 told["cpu_seconds"],
                 summary["interactions_per_second"] / share,
                 summary["peak_memory_bytes"] / 1e6,
             )
         )
     epochs, to_best, total, rate, memory = np.mean(parts, axis=0)
-    return f"{epochs:.0f}", f"{to_best:,.0f}", f"{total:,.0f}", f"{rate:,.0f}", f"{memory:,.0f} MB"
+    trained = (f"{epochs:.0f}", f"{rate:,.0f}") if epochs > 1 else ("closed form", "")
+    return trained[0], f"{to_best:,.0f}", f"{total:,.0f}", trained[1], f"{memory:,.0f} MB"
 
 
 def _protocol(found: Found, protocol: str, metrics: tuple[str, str]) -> list[str]:
