@@ -405,7 +405,7 @@ def _lift(towers: Mapping[int, Result], rivals: Mapping[int, Result], rival: str
     if not own:
         return ""
     lift = Bootstrap({"own": np.concatenate(own), "other": np.concatenate(other)}).lift("own", "other")
-    return "" if lift is None else f"{lift.value:+.0%} ({lift.low:+.0%} to {lift.high:+.0%})"
+    return "" if lift is None else f"{lift.value:+.0%} ({lift.bounds()})"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -21,6 +21,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def bounds(self) -> str:
+        """The bounds as signed percentages: "-4% to +21%"; what rounds to nothing has no minus."""
+        low, high = (f"{round(bound, 2) + 0.0:+.0%}" for bound in (self.low, self.high))
+        return f"{low} to {high}"
+
 
 class Bootstrap:
     """The means of some per-user measures under many draws of the same users: paired, since all share the draws.

@@ -59,7 +59,7 @@ def judge(
     side = "Behind" if behind else "Ahead of" if difference.value > 0 else "Level with"
     by = f" by {abs(lift.value):.0%}" if lift and difference.value else ""
     few = f"{users:,} {'user is' if users == 1 else 'users are'} too few to tell that from chance"
-    sure = f" (95% interval {lift.low:+.0%} to {lift.high:+.0%})" if lift else ""
+    sure = f" (95% interval {lift.bounds()})" if lift else ""
     said = f"{side} the best baseline, {best},{by} in NDCG@{k}, but {few}{sure}"
     return Verdict("level", best, f"{said}: {numbers}.", behind)
 

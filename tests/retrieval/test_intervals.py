@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval.evaluation.intervals import Bootstrap
+from retrieval.evaluation.intervals import Bootstrap, Interval
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
@@ -32,3 +32,8 @@ def test_one_user_and_the_same_seed() -> None:
     assert Bootstrap({"a": np.array([0.5])}).mean("a") == (0.5, 0.5, 0.5)
     values = {"a": np.random.default_rng(1).random(50)}
     assert Bootstrap(values).mean("a") == Bootstrap(values).mean("a")
+
+
+def test_bounds_in_words() -> None:
+    assert Interval(0.1, -0.004, 0.213).bounds() == "+0% to +21%"
+    assert Interval(0.1, -0.04, -0.001).bounds() == "-4% to +0%"
