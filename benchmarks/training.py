@@ -34,7 +34,7 @@ BEGIN: Final = "<!-- measured by benchmarks/training.py: begin -->"
 END: Final = "<!-- measured by benchmarks/training.py: end -->"
 PRODUCTS: Final = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::mv")
 PROFILED: Final = 20, 60  # steps of the first epoch: from, to
-PLAN: Final = Plan(users=10_000, items=20_000)  # wide: above 15,000 items
+PLAN: Final = Plan(users=10_000, items=20_000)
 
 
 class Clock(lightning.Callback):

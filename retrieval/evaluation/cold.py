@@ -50,7 +50,7 @@ def cold_items(held: HeldOut, stage: Stage, answers: Answers, *, seed: int = 0) 
         "items": len(cold),
         "users": len(users),
         "truths": len(truth.indices),
-        f"recall@{K}": {name: _rounded(drawn.mean(name)) for name in measures},
+        f"recall@{K}": {name: drawn.mean(name).to_json() for name in measures},
     }
 
 
@@ -64,11 +64,6 @@ def _among(lists: CSR, place: npt.NDArray[np.int64]) -> tuple[CSR, npt.NDArray[n
 def _moved(lists: CSR, place: npt.NDArray[np.int64]) -> CSR:
     at = place[lists.indices]
     return csr.from_pairs(lists.owners()[at >= 0], at[at >= 0], height=lists.height)
-
-
-def _rounded(interval: tuple[float, float, float]) -> dict[str, float]:
-    value, low, high = (round(number, 6) for number in interval)
-    return {"value": value, "low": low, "high": high}
 
 
 def cold_line(cold: Mapping[str, Any]) -> str:

@@ -82,16 +82,16 @@ class Evaluation:
             "k": list(self.ks),
             "metrics": _rounded(self.model.values),
             "intervals": {
-                f"{name}@{k}": _interval(self.drawn.mean(f"model {name}@{k}")) for name in PAIRED for k in self.ks
+                f"{name}@{k}": self.drawn.mean(f"model {name}@{k}").to_json() for name in PAIRED for k in self.ks
             },
             "baselines": {name: _rounded(rival.measured.values) for name, rival in self.rivals.items()},
             "baseline_settings": {name: rival.facts() for name, rival in self.rivals.items()},
             "baselines_left_out": dict(self.skipped),
             "differences": {
                 name: {
-                    f"{metric}@{self.k}": _interval(
-                        self.drawn.difference(f"model {metric}@{self.k}", f"{name} {metric}@{self.k}")
-                    )
+                    f"{metric}@{self.k}": self.drawn.difference(
+                        f"model {metric}@{self.k}", f"{name} {metric}@{self.k}"
+                    ).to_json()
                     for metric in PAIRED
                 }
                 for name in self.rivals
@@ -297,8 +297,3 @@ def _read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in values.items()}
-
-
-def _interval(interval: tuple[float, float, float]) -> dict[str, float]:
-    value, low, high = (round(number, 6) for number in interval)
-    return {"value": value, "low": low, "high": high}

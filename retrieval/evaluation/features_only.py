@@ -51,15 +51,10 @@ def features_only(
         "features": features,
         "users": len(users),
         **{
-            f"{measure}@{k}": {name: _rounded(drawn.mean(f"{name} {measure}")) for name in ranked}
+            f"{measure}@{k}": {name: drawn.mean(f"{name} {measure}").to_json() for name in ranked}
             for measure in MEASURES
         },
     }
-
-
-def _rounded(interval: tuple[float, float, float]) -> dict[str, float]:
-    value, low, high = (round(number, 6) for number in interval)
-    return {"value": value, "low": low, "high": high}
 
 
 def measured_at(told: Mapping[str, Any]) -> str:

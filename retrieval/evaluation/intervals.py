@@ -21,6 +21,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def to_json(self) -> dict[str, float]:
+        """By name, to six places."""
+        return {name: round(number, 6) for name, number in self._asdict().items()}
+
     def bounds(self) -> str:
         """The bounds as signed percentages: "-4% to +21%"; what rounds to nothing has no minus."""
         low, high = (f"{round(bound, 2) + 0.0:+.0%}" for bound in (self.low, self.high))
