@@ -1,16 +1,14 @@
 """Charts of the report, as Vega-Lite through Altair. Colours that hold on light and dark; the page sets the rest."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import altair as alt
 
 from retrieval.evaluation.examples import title
 from retrieval.evaluation.item_map import OTHER, ItemMap
 from retrieval.evaluation.measure import curve
-
-if TYPE_CHECKING:
-    from retrieval.evaluation.evaluate import Evaluation
+from retrieval.evaluation.result import Evaluation
 
 Spec = dict[str, Any]
 
@@ -32,7 +30,7 @@ def _spec(chart: Any) -> Spec:
     return spec
 
 
-def _colours(judged: "Evaluation") -> dict[str, str]:
+def _colours(judged: Evaluation) -> dict[str, str]:
     """Name -> colour: the towers and the best rival stand out."""
     others = [name for name in judged.rivals if name != judged.verdict.rival]
     colours = {MODEL: OWN}
@@ -41,7 +39,7 @@ def _colours(judged: "Evaluation") -> dict[str, str]:
     return colours | dict(zip(others, GREYS, strict=False))
 
 
-def recall_against_k(judged: "Evaluation") -> Spec:
+def recall_against_k(judged: Evaluation) -> Spec:
     colours = _colours(judged)
     curves = {MODEL: curve(judged.exact, truth=judged.stage.truth)}
     curves |= {name: curve(rival.measured, truth=judged.stage.truth) for name, rival in judged.rivals.items()}
@@ -72,7 +70,7 @@ def recall_against_k(judged: "Evaluation") -> Spec:
     return _spec(chart + dots)
 
 
-def differences(judged: "Evaluation") -> Spec:
+def differences(judged: Evaluation) -> Spec:
     """What the towers have over each baseline, with its interval."""
     metric = f"ndcg@{judged.k}"
     rows: list[dict[str, Any]] = []
@@ -103,7 +101,7 @@ def differences(judged: "Evaluation") -> Spec:
     return _spec(zero + bars + dots)
 
 
-def slices(judged: "Evaluation", parts: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
+def slices(judged: Evaluation, parts: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
     """The share of truths found, slice by slice, beside the best rival's."""
     rival = judged.verdict.rival
     order = [f"{part['slice']}|{part['truths']:,}" for part in parts]
@@ -209,7 +207,7 @@ def validation(epochs: Sequence[Mapping[str, Any]]) -> Spec:
     return _spec(mark + lines)
 
 
-def items(judged: "Evaluation", drawn: ItemMap) -> Spec:
+def items(judged: Evaluation, drawn: ItemMap) -> Spec:
     """The map of item vectors."""
     popularity = judged.held.popularity
     rows = [

@@ -1,13 +1,11 @@
 """Three users of an evaluation, picked to show a success, a failure and one more: history, answers, the baseline's."""
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from retrieval.csr import Rows
-
-if TYPE_CHECKING:
-    from retrieval.evaluation.evaluate import Evaluation
+from retrieval.evaluation.result import Evaluation
 
 SHOWN: Final = 8  # items of a history
 LEAST_HISTORY: Final = 3
@@ -32,7 +30,7 @@ class Example(NamedTuple):
     rival: list[Line]
 
 
-def examples(judged: "Evaluation") -> list[Example]:
+def examples(judged: Evaluation) -> list[Example]:
     """Up to three users, always the same for the same evaluation."""
     stage, k = judged.stage, judged.k
     best = _best_rank(judged.model.ranks, judged)
@@ -59,14 +57,14 @@ def examples(judged: "Evaluation") -> list[Example]:
     return [_example(judged, row, heading) for row, heading in picked.items()]
 
 
-def _best_rank(ranks: Rows, judged: "Evaluation") -> Rows:
+def _best_rank(ranks: Rows, judged: Evaluation) -> Rows:
     """The rank of the first of each user's truth."""
     best = np.full(len(judged.stage.rows), np.iinfo(np.int64).max)
     np.minimum.at(best, judged.stage.truth.owners(), ranks)
     return best
 
 
-def _example(judged: "Evaluation", row: int, heading: str) -> Example:
+def _example(judged: Evaluation, row: int, heading: str) -> Example:
     stage = judged.stage
     truth = set(stage.truth.list(row).tolist())
 
@@ -86,7 +84,7 @@ def _example(judged: "Evaluation", row: int, heading: str) -> Example:
     )
 
 
-def title(judged: "Evaluation", item: int) -> str:
+def title(judged: Evaluation, item: int) -> str:
     """What to call an item: its title if the data has one, else its id."""
     held = judged.held
     column = held.config.get("data", {}).get("title")

@@ -5,13 +5,11 @@ After Mitchell et al., "Model cards for model reporting", FAT* 2019.
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrieval.evaluation.cold import cold_line
 from retrieval.evaluation.features_only import features_line
-
-if TYPE_CHECKING:
-    from retrieval.evaluation.evaluate import Evaluation
+from retrieval.evaluation.result import Evaluation
 
 LIMITS = (
     "Measured offline, on interactions that were recorded: an item that nobody was shown could not be right. Expect "
@@ -21,7 +19,7 @@ LIMITS = (
 )
 
 
-def markdown(judged: "Evaluation", result: Mapping[str, Any]) -> str:
+def markdown(judged: Evaluation, result: Mapping[str, Any]) -> str:
     """The model card.
 
     result: what `metrics.json` says of the evaluation.
@@ -131,7 +129,7 @@ def _training(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "Peak memory", f"{summary['peak_memory_bytes'] / 1e6:,.0f} MB"
 
 
-def _measured(judged: "Evaluation", result: Mapping[str, Any]) -> list[str]:
+def _measured(judged: Evaluation, result: Mapping[str, Any]) -> list[str]:
     columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in judged.ks]
     columns += [f"{name}@{judged.k}" for name in ("mrr", "coverage", "novelty", "gini")]
     rows = [("**two towers**", *(f"{result['metrics'][column]:.4f}" for column in columns), "")]
@@ -159,7 +157,7 @@ def _further(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _slices(judged: "Evaluation", result: Mapping[str, Any]) -> list[str]:
+def _slices(judged: Evaluation, result: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     rival = judged.verdict.rival
     for kind, title in (("history", "items in the history"), ("popularity", "popularity of the item")):

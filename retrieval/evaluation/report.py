@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrieval.evaluation import charts
 from retrieval.evaluation.charts import Spec
@@ -13,9 +13,7 @@ from retrieval.evaluation.features_only import measured_at
 from retrieval.evaluation.item_map import item_map
 from retrieval.evaluation.measure import CLASSES, popularity_class, shown_share
 from retrieval.evaluation.report_page import SCRIPT, STYLE
-
-if TYPE_CHECKING:
-    from retrieval.evaluation.evaluate import Evaluation
+from retrieval.evaluation.result import Evaluation
 
 BADGES = {
     "wins": "Better than every baseline",
@@ -25,7 +23,7 @@ BADGES = {
 }
 
 
-def html(judged: "Evaluation", result: Mapping[str, Any]) -> str:
+def html(judged: Evaluation, result: Mapping[str, Any]) -> str:
     """The page. result: what `metrics.json` says of the evaluation."""
     page = _Page()
     parts = [
@@ -81,7 +79,7 @@ def _card(title: str, note: str, content: str) -> str:
     return f'<section class="card"><h2>{escape(title)}</h2><p class="note">{escape(note)}</p>{content}</section>'
 
 
-def _head(judged: "Evaluation", result: Mapping[str, Any]) -> str:
+def _head(judged: Evaluation, result: Mapping[str, Any]) -> str:
     outcome = judged.verdict.outcome
     said, colon, numbers = judged.verdict.sentence.rpartition(": ")
     if not colon:
@@ -107,7 +105,7 @@ def _head(judged: "Evaluation", result: Mapping[str, Any]) -> str:
     )
 
 
-def _scores(judged: "Evaluation", result: Mapping[str, Any]) -> str:
+def _scores(judged: Evaluation, result: Mapping[str, Any]) -> str:
     k = judged.k
     columns = [f"{name}@{length}" for name in ("recall", "ndcg") for length in judged.ks]
     columns += [f"mrr@{k}", f"coverage@{k}", f"novelty@{k}", f"gini@{k}"]
@@ -189,7 +187,7 @@ def _intervals(measure: str, told: Mapping[str, Any]) -> str:
     return _grid(["", measure, "95% interval"], body)
 
 
-def _against(judged: "Evaluation", page: _Page) -> str:
+def _against(judged: Evaluation, page: _Page) -> str:
     if not judged.rivals:
         return ""
     return _card(
@@ -200,7 +198,7 @@ def _against(judged: "Evaluation", page: _Page) -> str:
     )
 
 
-def _recall(judged: "Evaluation", page: _Page) -> str:
+def _recall(judged: Evaluation, page: _Page) -> str:
     return _card(
         "Recall against the length of the list",
         "A retrieval stage hands on tens or hundreds: look where your ranking stage starts.",
@@ -208,7 +206,7 @@ def _recall(judged: "Evaluation", page: _Page) -> str:
     )
 
 
-def _slices(judged: "Evaluation", result: Mapping[str, Any], page: _Page) -> tuple[str, str]:
+def _slices(judged: Evaluation, result: Mapping[str, Any], page: _Page) -> tuple[str, str]:
     parts = result["slices"]
     by_history = charts.slices(judged, parts["history"], axis="items in the user's history")
     by_popularity = charts.slices(judged, parts["popularity"], axis="popularity of the item to be found")
@@ -227,7 +225,7 @@ def _slices(judged: "Evaluation", result: Mapping[str, Any], page: _Page) -> tup
     )
 
 
-def _popularity(judged: "Evaluation", result: Mapping[str, Any], page: _Page) -> str:
+def _popularity(judged: Evaluation, result: Mapping[str, Any], page: _Page) -> str:
     popularity, k = judged.held.popularity, judged.k
     classes = popularity_class(popularity)[judged.stage.truth.indices]
     total = max(len(classes), 1)
@@ -245,7 +243,7 @@ def _popularity(judged: "Evaluation", result: Mapping[str, Any], page: _Page) ->
     )
 
 
-def _training(judged: "Evaluation", page: _Page) -> str:
+def _training(judged: Evaluation, page: _Page) -> str:
     epochs = [epoch for epoch in judged.epochs if "train_loss" in epoch and "epoch" in epoch]
     if len(epochs) < 2:
         return ""
@@ -259,7 +257,7 @@ def _training(judged: "Evaluation", page: _Page) -> str:
     return _card("Training", f"{len(epochs)} epochs; the dashed line is the one that was kept.{took}", drawn)
 
 
-def _map(judged: "Evaluation", page: _Page) -> str:
+def _map(judged: Evaluation, page: _Page) -> str:
     drawn = item_map(judged.held, judged.answers.items)
     if len(drawn.rows) < 3:
         return ""
@@ -277,7 +275,7 @@ def _map(judged: "Evaluation", page: _Page) -> str:
     )
 
 
-def _users(judged: "Evaluation") -> str:
+def _users(judged: Evaluation) -> str:
     shown = "".join(_user(example, judged.verdict.rival) for example in examples(judged))
     if not shown:
         return ""
@@ -309,7 +307,7 @@ def _lines(tag: str, lines: Sequence[Line]) -> str:
     return f"<{tag}>{''.join(entries)}</{tag}>" if lines else '<p class="soft">nothing</p>'
 
 
-def _how(judged: "Evaluation", result: Mapping[str, Any]) -> str:
+def _how(judged: Evaluation, result: Mapping[str, Any]) -> str:
     index = result["index"]
     settings = "".join(
         f"<li>{escape(name)}: {escape(_told(facts))}</li>" for name, facts in result["baseline_settings"].items()

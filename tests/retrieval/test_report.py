@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval.evaluation import report
-from retrieval.evaluation.evaluate import Evaluation, run
+from retrieval.evaluation.evaluate import run
 from retrieval.evaluation.examples import examples
 from retrieval.evaluation.intervals import Bootstrap
 from retrieval.evaluation.item_map import item_map
+from retrieval.evaluation.result import Evaluation
 from retrieval.evaluation.verdict import Verdict, advise, judge
 from tests.prepared import write_judged
 
