@@ -31,6 +31,28 @@ COMMANDS: Final = {
 }
 
 
+QUIET: Final = "Errors only: no progress, no notes."
+VERBOSE: Final = "More about what is being done."
+
+
+def take_verbosity(command: click.Command) -> None:
+    """Let -q and -v stand after the command too; they change `command`, once."""
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            take_verbosity(child)
+    elif not any(parameter.name == "quiet" for parameter in command.params):
+        command.params += [
+            click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_verbosity, help=QUIET),
+            click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_verbosity, help=VERBOSE),
+        ]
+
+
+def _verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001  (click's signature)
+    """What is said last counts: `twotower -v query ... -q` is quiet."""
+    if value:
+        set_verbosity(quiet=parameter.name == "quiet", verbose=parameter.name == "verbose")
+
+
 class LazyGroup(click.Group):
     """A group that knows the names and one-line helps of its commands without importing them."""
 
@@ -43,6 +65,7 @@ class LazyGroup(click.Group):
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        take_verbosity(command)
         return command
 
     def resolve_command(
@@ -60,15 +83,12 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: twotower demo")
 @click.version_option(__version__, prog_name="twotower")
-@click.option("-q", "--quiet", is_flag=True, help="Errors only: no progress, no notes.")
-@click.option("-v", "--verbose", is_flag=True, help="More about what is being done.")
+@click.option("-q", "--quiet", is_flag=True, help=QUIET)
+@click.option("-v", "--verbose", is_flag=True, help=VERBOSE)
 def cli(quiet: bool, verbose: bool) -> None:
-    """Two towers, two ONNX files, one index: the retrieval stage of a recommender.
-
-    Example: twotower demo
-    """
+    """Two towers, two ONNX files, one index: the retrieval stage of a recommender."""
     set_verbosity(quiet=quiet, verbose=verbose)
 
 

@@ -69,7 +69,7 @@ def run_config(
     return measured
 
 
-@click.command(short_help="Train, export, index and evaluate in one go.")
+@click.command(epilog="Example: twotower run data/ml-100k/twotower.toml --out artifacts/ml-100k")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="The artifact folder.")
 @click.option(
@@ -87,10 +87,7 @@ def run_config(
 @click.option("--users/--no-users", default=True, show_default=True, help="Publish the users' own rows too.")
 @click.option("--baselines", metavar="NAMES", help='Compared with, comma-separated; "all", "none".')
 def run(config: Path, out: Path | None, baselines: str | None, **options: Any) -> None:
-    """Train, export, index and evaluate a CONFIG; the bundle is published when it is complete.
-
-    Example: twotower run data/ml-100k/twotower.toml --out artifacts/ml-100k
-    """
+    """Train, export, index and evaluate a CONFIG; the bundle is published when it is complete."""
     from retrieval.evaluation.table import show
 
     folder = out or Path("artifacts") / config.resolve().parent.name
@@ -112,7 +109,7 @@ DEMO_QUERIES: Final = (
 )
 
 
-@click.command(short_help="The whole job on real data.")
+@click.command(epilog="Example: twotower demo --out artifacts/demo")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -128,10 +125,7 @@ DEMO_QUERIES: Final = (
     help="The dataset folder; fetched if it is not there.",
 )
 def demo(out: Path, data: Path) -> None:
-    """The whole job on MovieLens-100K: fetch, train, export, index, evaluate, then answers for three users.
-
-    Example: twotower demo --out artifacts/demo
-    """
+    """The whole job on MovieLens-100K: fetch, train, export, index, evaluate, then answers for three users."""
     from retrieval.evaluation.table import show
     from retrieval.query_commands import query
     from train.fetch import fetch

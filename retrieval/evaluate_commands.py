@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="The deployed path on held-out users, beside baselines.")
+@click.command(epilog="Example: twotower evaluate artifacts/demo --baselines all")
 @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--baselines",
@@ -15,8 +15,12 @@ import click
     '"all" (but bpr), "none". By default those that take seconds.',
 )
 @click.option("-k", "ks", metavar="K,K", default="5,10,20", show_default=True, help="Lengths of list to measure at.")
-@click.option("--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="For tuning each baseline.")
-@click.option("--users", metavar="N", type=click.IntRange(min=0), help="The most users to judge; 0 for all.")
+@click.option(
+    "--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="For tuning each baseline; 20 by default."
+)
+@click.option(
+    "--users", metavar="N", type=click.IntRange(min=0), help="The most users to judge; 0 for all, 50,000 by default."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything measured as JSON.")
 @click.option("--no-report", is_flag=True, help="Write metrics.json and MODEL_CARD.md only.")
 def evaluate(
@@ -32,8 +36,6 @@ def evaluate(
 
     Users go through user_tower.onnx and the index as a query does; the whole catalogue is ranked, less what a user is
     known to have. Writes report.html, MODEL_CARD.md and metrics.json into DIR.
-
-    Example: twotower evaluate artifacts/demo --baselines all
     """
     # Imported here, so that `--help` is quick.
     from retrieval.evaluation.evaluate import USERS

@@ -8,7 +8,10 @@ import click
 import pytest
 
 import twotower
+from retrieval.console import is_quiet
 from retrieval.errors import TwoTowerError
+from retrieval.evaluation.evaluate import USERS
+from retrieval.evaluation.rivals import BUDGET_S
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -42,7 +45,23 @@ def test_every_command_ends_its_help_with_an_example(
     for path, _ in commands:
         assert run([*path, "--help"]) == 0
         shown = capsys.readouterr().out
-        assert re.search(r"Examples?:.*twotower " + path[0], shown, re.DOTALL), path
+        assert re.match(r"Example: twotower " + " ".join(path), shown.strip().split("\n\n")[-1].strip()), path
+
+
+@pytest.mark.parametrize("args", [["-q", "index", "info"], ["index", "info", "-q"], ["-v", "index", "info", "--quiet"]])
+def test_quiet_stands_before_the_command_or_after_it(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet: list[bool] = []
+    info = twotower.cli.get_command(click.Context(twotower.cli), "index").commands["info"]  # type: ignore[union-attr]
+    monkeypatch.setattr(info, "callback", lambda **_: quiet.append(is_quiet()))
+    assert run([*args, "somewhere"]) == 0
+    assert quiet == [True]
+
+
+def test_the_help_of_evaluate_states_its_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{BUDGET_S:.0f} by default" in shown
+    assert f"{USERS:,} by default" in shown
 
 
 def test_the_readme_mentions_every_command(commands: list[tuple[tuple[str, ...], click.Command]]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="Train the two towers.")
+@click.command(epilog="Example: twotower train data/ml-100k/twotower.toml --out artifacts/ml-100k --set train.epochs=3")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -23,8 +23,6 @@ def train(config: Path, out: Path, overrides: tuple[str, ...], resume: bool, ref
     """Train the two towers of a CONFIG file and leave them in DIR/training.
 
     Each epoch ranks the whole catalogue for the held-out users; the best epoch is kept.
-
-    Example: twotower train data/ml-100k/twotower.toml --out artifacts/ml-100k --set train.epochs=3
     """
     from train import config as configs
     from train.fit import fit
