@@ -53,6 +53,10 @@ def _verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) -> N
         set_verbosity(quiet=parameter.name == "quiet", verbose=parameter.name == "verbose")
 
 
+class ReaderGoneError(Exception):
+    """Who read our output has closed it, as `| head` does."""
+
+
 class LazyGroup(click.Group):
     """A group that knows the names and one-line helps of its commands without importing them."""
 
@@ -77,6 +81,13 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(f'no command "{args[0]}"{nearest(args[0], COMMANDS)}')
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but a reader who has gone is no failure: click would exit 1 and say nothing."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
@@ -110,8 +121,8 @@ def main(args: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader has gone (`| head`): nobody to tell. Keep the interpreter from flushing into it again.
+    except (ReaderGoneError, BrokenPipeError):
+        # Nobody to tell. Keep the interpreter from flushing into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:

@@ -1,7 +1,9 @@
 """`query`, `similar` and `embed`: parse, call one function, print."""
 
+import gzip
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +50,7 @@ def _shared(command: _Command) -> _Command:
 @click.option("--user", metavar="ID", help="A user of the data, with its features and history.")
 @click.option("--history", metavar="ID,ID", help="Ids of the user's own items, oldest first.")
 @click.option("--features", metavar="JSON", help='A new user, as {"age": 30}; what is left out is missing.')
-@click.option("--input", "source", metavar="FILE", help="Users as JSON Lines; - is stdin.")
+@click.option("--input", "source", metavar="FILE", help="Users as JSON Lines (also .gz); - is stdin.")
 @click.option("--include-seen", is_flag=True, help="Items of the history may be found too.")
 @_shared
 def query(
@@ -155,10 +157,13 @@ def _lines(source: str) -> Iterator[str]:
         else:
             if not Path(source).is_file():
                 raise DataError(f"{source}: there is no such file")
-            with Path(source).open(encoding="utf-8-sig") as file:
+            unpack = gzip.open if source.endswith(".gz") else open
+            with unpack(source, "rt", encoding="utf-8-sig") as file:
                 yield from file
     except UnicodeDecodeError as error:
         raise DataError(f"{source}: is not UTF-8 ({error.reason} at byte {error.start})") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{source}: is damaged, not gzip ({error})") from error
 
 
 class _Printer:

@@ -50,19 +50,29 @@ class Query:
             return content
         if not isinstance(content, Mapping):
             raise QueryError(f"a query is an object, found {type(content).__name__}")
-        expected = {"user": (str, int), "features": Mapping, "history": (list, tuple), "exclude": (list, tuple)}
         found: dict[str, Any] = {}
         for name, value in content.items():
-            if name not in expected:
-                raise QueryError(f'a query has no "{name}"{nearest(name, expected)}')
+            if name not in _PARTS:
+                raise QueryError(f'a query has no "{name}"{nearest(name, _PARTS)}')
             if value is None:
                 continue
-            if not isinstance(value, expected[name]):  # type: ignore[arg-type]
-                raise QueryError(f'"{name}" of a query: found {type(value).__name__}')
-            found[name] = value
+            kinds, wanted = _PARTS[name]
+            if not isinstance(value, kinds):
+                raise QueryError(f'"{name}" of a query: expected {wanted}, found {type(value).__name__}')
+            found[name] = value.tolist() if isinstance(value, np.ndarray) else value
         if "user" in found:
-            found["user"] = text_of(found["user"])
+            found["user"] = text_of(found["user"]) or None
         return cls(**found)
+
+
+# part of a query -> what it may be, and how an error calls that
+_LIST: Final = ((list, tuple, np.ndarray), "a list of ids")
+_PARTS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "user": ((str, int, float, np.integer, np.floating), "an id"),
+    "features": ((Mapping,), "an object"),
+    "history": _LIST,
+    "exclude": _LIST,
+}
 
 
 class Hit:

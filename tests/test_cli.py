@@ -1,6 +1,9 @@
 """The command itself: help, version, exit codes."""
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from retrieval.console import is_quiet
 from retrieval.errors import TwoTowerError
 from retrieval.evaluation.evaluate import USERS
 from retrieval.evaluation.rivals import BUDGET_S
+from tests.tiny import write_tiny
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -103,6 +107,20 @@ def test_failures_are_one_line_and_an_exit_code(
     monkeypatch.setattr(twotower.LazyGroup, "get_command", lambda *_: click.Command("x", callback=fail))
     assert run(["demo"]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_reader_who_has_gone_is_no_failure(tmp_path: Path) -> None:
+    bundle = write_tiny(tmp_path / "bundle")
+    asked = tmp_path / "users.jsonl"
+    asked.write_text('{"user": "u1"}\n' * 20_000)
+    command = [sys.executable, "-m", "twotower", "query", str(bundle), "--input", str(asked), "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=README.parent) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["user"] == "u1"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

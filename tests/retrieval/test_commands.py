@@ -1,6 +1,7 @@
 """`query`, `similar`, `embed` and `index`: what they print, where, and with which exit code."""
 
 import csv
+import gzip
 import io
 import json
 from pathlib import Path
@@ -63,6 +64,13 @@ def test_many_users_come_in_their_order(shared: Path, tmp_path: Path, capsys: Ca
     assert len(rows) == 600
     assert rows[0]["user"] == "u0"
     assert rows[0]["title"].startswith("Film")
+    packed = tmp_path / "users.jsonl.gz"
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    assert run(["query", str(shared), "--input", str(packed), "-k", "2"]) == 0
+    assert len(lines(capsys)) == 300
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert run(["query", str(shared), "--input", str(packed), "-k", "2"]) == 1
+    assert "users.jsonl.gz: is damaged" in capsys.readouterr().err
 
 
 def test_notes_go_to_stderr_and_quiet_is_quiet(shared: Path, capsys: Captured) -> None:

@@ -119,15 +119,22 @@ def test_whoever_asks_gets_an_answer(retriever: Retriever, query: dict[str, Any]
     assert note is None or any(note in told for told in answer.notes)
 
 
+@pytest.mark.parametrize("user", [7, 7.0, "7", np.int64(7), np.float32(7)])
+def test_a_user_is_the_same_however_the_id_is_held(retriever: Retriever, user: Any) -> None:
+    (answer,) = retriever.answer([{"user": user, "history": np.array(["i1", "i2"]), "exclude": np.array(["i3"])}], k=50)
+    assert answer.user == "7"
+    assert not {hit.id for hit in answer.hits} & {"i1", "i2", "i3"}
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
         ({"users": "u1"}, 'no "users"; did you mean "user"'),
         ({"features": {"aeg": 3}}, 'no feature "aeg"; did you mean "age"'),
         ({"features": {"age": "old"}}, 'feature "age": expected a number'),
-        ({"history": "i1"}, '"history" of a query: found str'),
+        ({"history": "i1"}, '"history" of a query: expected a list of ids, found str'),
         ({"features": {"history": "i1"}}, "a history is a list"),
-        ({"user": ["u1"]}, '"user" of a query: found list'),
+        ({"user": ["u1"]}, '"user" of a query: expected an id, found list'),
         ("u1", "a query is an object, found str"),
         ({"history": ["\ud800"]}, "surrogate"),
         ({"history": ["a\0b"]}, "NUL"),
