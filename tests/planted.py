@@ -1,4 +1,7 @@
-"""A small dataset whose right answers are known: even users like even items, odd users like odd ones."""
+"""A small dataset whose right answers are known: even users like even items, odd users like odd ones.
+
+Its histories have times and, in truth, no order; the config asks for the encoder of those that have one, or for none.
+"""
 
 from pathlib import Path
 
@@ -35,7 +38,9 @@ seed = 0
 """
 
 
-def write_planted(folder: Path, *, users: int = 60, items: int = 40, each: int = 12, seed: int = 0) -> Path:
+def write_planted(
+    folder: Path, *, users: int = 60, items: int = 40, each: int = 12, seed: int = 0, encoder: str | None = "attention"
+) -> Path:
     """Write the tables and their config. Returns the path of the config."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,5 +70,5 @@ def write_planted(folder: Path, *, users: int = 60, items: int = 40, each: int =
         }
     ).write_parquet(folder / "users.parquet")
     config = folder / "twotower.toml"
-    config.write_text(CONFIG)
+    config.write_text(CONFIG + (f'\n[model]\nencoder = "{encoder}"\n' if encoder else ""))
     return config

@@ -16,6 +16,7 @@ from train import entities, splits
 from train import preprocess as preprocessing
 from train.config import Config
 from train.impressions import beside_choices
+from train.order import Order, order_of
 from train.preprocess import Preprocess
 from train.tables import read, write
 
@@ -38,6 +39,7 @@ class Dataset:
         of what the user chose instead (`impressions.beside_choices`), in the order of the file; empty where the config
         names no column that says it. No part of a history, of the truth or of what is excluded.
     duplicates: earlier interactions of a pair that were dropped.
+    order: whether the order of the histories tells anything.
     """
 
     config: Config
@@ -47,6 +49,7 @@ class Dataset:
     preprocess: Preprocess
     impressions: pl.DataFrame
     duplicates: int
+    order: Order
 
     def rows(self, *names: str) -> pl.DataFrame:
         """The interactions of some splits, in order."""
@@ -83,9 +86,10 @@ class Dataset:
         write(dictionaries, folder / INTERACTIONS_NAME)
 
 
-def prepare(config: Config) -> Dataset:
+def prepare(config: Config, *, in_order: bool | None = None) -> Dataset:
     """Read the tables of a config, check them, split them, fit the preprocess.
 
+    in_order: what an earlier training found of the order of the histories; None to find it.
     Raises DataError that names file, column and row of what cannot be used.
     """
     data = config.data
@@ -114,7 +118,14 @@ def prepare(config: Config) -> Dataset:
     split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
     interactions = ordered.select("user", "item", "value", "time").with_columns(split)
     impressions = beside_choices(shown, ordered)
-    config = _with_history_length(config, interactions)
+    order = order_of(interactions, config) if in_order is None else Order(in_order)
+    if not order.told and order.repeats is not None:
+        note(
+            f"{table.path}: {_source(config)} tells nothing of what follows what: the same items follow each other "
+            f"{order.repeats:.2f} times as often as by chance, so histories are taken as sets; "
+            'model.encoder = "attention" would read their order'
+        )
+    config = _with_history_length(config, interactions, ordered=order.told)
     fitted = preprocessing.fit(
         features={"user": config.user_features, "item": config.item_features},
         users=users,
@@ -131,6 +142,7 @@ def prepare(config: Config) -> Dataset:
         preprocess=fitted,
         impressions=impressions,
         duplicates=duplicates,
+        order=order,
     )
 
 
@@ -177,18 +189,6 @@ HISTORY_LENGTHS: Final = (50, 100, 200)
 UNORDERED_LENGTH: Final = 2_000
 
 
-def is_ordered(interactions: pl.DataFrame, split: str) -> bool:
-    """Whether the order of a history means anything.
-
-    Without a time column the rows stand in the order of the file, which is an order unless the split ignores it.
-    Where times are given and all alike, nothing came before anything.
-    """
-    times = interactions.get_column("time")
-    if times.null_count() == times.len():
-        return split in ("leave-one-out", "time")
-    return times.n_unique() > 1
-
-
 def history_length(counts: npt.NDArray[np.integer[Any]], *, ordered: bool = True) -> int:
     """How many of the newest items of a history count, if the config leaves it open.
 
@@ -201,13 +201,15 @@ def history_length(counts: npt.NDArray[np.integer[Any]], *, ordered: bool = True
     return next((length for length in HISTORY_LENGTHS if length >= median), HISTORY_LENGTHS[-1])
 
 
-def _with_history_length(config: Config, interactions: pl.DataFrame) -> Config:
+def _source(config: Config) -> str:
+    return "the order of the rows" if config.data.time is None else f'column "{config.data.time}"'
+
+
+def _with_history_length(config: Config, interactions: pl.DataFrame, *, ordered: bool) -> Config:
     if config.history is None or config.history.max_length is not None:
         return config
     train = interactions.filter(pl.col("split") == "train").get_column("user")
-    length = history_length(
-        train.value_counts().get_column("count").to_numpy(), ordered=is_ordered(interactions, config.split.kind)
-    )
+    length = history_length(train.value_counts().get_column("count").to_numpy(), ordered=ordered)
     features = tuple(
         replace(feature, max_length=length) if feature.kind == "history" else feature
         for feature in config.user_features

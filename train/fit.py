@@ -52,7 +52,7 @@ def fit(
     chosen = _chosen_epochs(out) if refit else None
     if refit:
         config = dataclasses.replace(config, split=dataclasses.replace(config.split, kind="none"))
-    dataset = prepare(config)
+    dataset = prepare(config, in_order=_kept_order(out) if refit else None)
     facts = recipe.statistics(dataset)
     resolved = recipe.resolve(dataset.config, facts)  # with the length of the history, which the data decided
     if resolved.train.start == "linear":
@@ -163,6 +163,12 @@ def _kept_settings(out: Path, config: Config) -> linear.Settings:
     summary = json.loads((out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME).read_text(encoding="utf-8"))
     kept = Config.from_dict(config.to_dict() | summary["recipe"])
     return linear.Settings()._replace(**closed.chosen(kept) | closed.chosen(config))
+
+
+def _kept_order(out: Path) -> bool:
+    """What the training that a refit follows found of the order of its histories."""
+    summary = json.loads((out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME).read_text(encoding="utf-8"))
+    return bool(summary["statistics"]["ordered"])
 
 
 def _chosen_epochs(out: Path) -> int:

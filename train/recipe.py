@@ -9,7 +9,7 @@ import numpy as np
 from retrieval.errors import ConfigError
 from train import keys
 from train.config import Config
-from train.dataset import Dataset, is_ordered
+from train.dataset import Dataset
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
@@ -22,7 +22,8 @@ MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the w
 class Statistics:
     """What a recipe is chosen by, over the training rows.
 
-    lengths: mean length of a history; ordered: whether times tell what came first.
+    mean_length: of a history. ordered: whether the order of a history tells anything. repeats: how often items follow
+    each other, over chance; None where it was not measured.
     """
 
     users: int
@@ -31,6 +32,7 @@ class Statistics:
     mean_length: float
     ordered: bool
     values: bool
+    repeats: float | None = None
 
 
 def statistics(dataset: Dataset) -> Statistics:
@@ -42,7 +44,8 @@ def statistics(dataset: Dataset) -> Statistics:
         items=dataset.items.height,
         interactions=rows.height,
         mean_length=rows.height / max(int((lengths > 0).sum()), 1),
-        ordered=is_ordered(dataset.interactions, dataset.config.split.kind),
+        ordered=dataset.order.told,
+        repeats=dataset.order.repeats,
         values=times.len() > 0 and rows.get_column("value").null_count() < rows.height,
     )
 
