@@ -18,7 +18,7 @@ from retrieval.errors import BundleError, DataError, nearest
 from retrieval.index import Index
 from retrieval.kinds import RECALL, choose
 from retrieval.publish import Draft
-from retrieval.records import texts
+from retrieval.records import SEPARATOR, texts
 from retrieval.schema import Schema, TowerSchema
 from retrieval.stored import ADDED_VECTORS, FACTS, FORMAT_VERSION, INDEX
 from retrieval.tables import blocks
@@ -197,7 +197,7 @@ def as_catalog(table: pa.Table, tower: TowerSchema, *, like: pa.Schema | None = 
         if feature.kind == "categories" and feature.separator and feature.name in table.column_names:
             at = table.column_names.index(feature.name)
             if pa.types.is_string(table.schema.field(at).type):
-                table = table.set_column(at, feature.name, pc.split_pattern(table.column(at), feature.separator))
+                table = table.set_column(at, feature.name, _split(table.column(at), feature.separator))
     return table
 
 
@@ -236,22 +236,45 @@ def _conform(table: pa.Table, like: pa.Schema, source: object) -> pa.Table:
             columns.append(texts(column) if pa.types.is_string(field.type) else _cast(column, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as error:
             raise DataError(
-                f'{source}: column "{field.name}" holds {column.type}, the catalogue has {field.type}'
+                f'{source}: column "{field.name}" holds {_called(column.type)}, the catalogue has {_called(field.type)}'
             ) from error
     return pa.table(columns, names=like.names)
 
 
 def _cast(column: Any, kind: Any) -> Any:
-    if pa.types.is_list(kind) and pa.types.is_string(column.type):
-        return pc.split_pattern(column, "|").cast(kind)
+    if _is_list(kind) and pa.types.is_string(column.type):
+        return _split(column, SEPARATOR).cast(kind)
     return column.cast(kind)
+
+
+def _split(column: Any, separator: str) -> Any:
+    """Lists of text; "" is a missing one, not a list of nothing."""
+    return pc.split_pattern(pc.if_else(pc.equal(column, ""), None, column), separator)
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _called(kind: Any) -> str:
+    """What a person calls a type."""
+    if _is_list(kind):
+        return f"lists of {_called(kind.value_type)}"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "text"
+    if pa.types.is_integer(kind):
+        return "whole numbers"
+    return "numbers" if pa.types.is_floating(kind) else str(kind)
 
 
 def _source(draft: Draft, items: Path | None) -> tuple[Iterator[pa.Table], int]:
     """Blocks of the items to index, and how many items there are about."""
     if items is not None:
         total = pq.read_metadata(items).num_rows if items.suffix == ".parquet" and items.is_file() else 0
-        return blocks(items, rows=BLOCK_ROWS), total
+        like = pq.read_schema(draft.file(ITEMS)) if draft.has(ITEMS) else pa.schema([])
+        text = {field.name for field in like if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)}
+        text |= {feature.name for feature in draft.schema.item.inputs if feature.is_text} | set(like.names[:1])
+        return blocks(items, rows=BLOCK_ROWS, types=dict.fromkeys(text, pa.string())), total  # "007" is no number
     if draft.has(ITEMS):
         return live_items(draft), pq.read_metadata(draft.file(ITEMS)).num_rows
     prepared = draft.folder / TRAINING / ITEMS

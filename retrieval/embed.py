@@ -8,14 +8,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from retrieval.bundle import Bundle
+from retrieval.catalog import ITEMS
 from retrieval.console import progress
 from retrieval.errors import DataError, QueryError
 from retrieval.records import texts
 from retrieval.schema import Side
 from retrieval.tables import blocks
 from retrieval.tower import Tower
+from retrieval.users import USERS
 
 Vectors = npt.NDArray[np.float32]
 
@@ -26,7 +29,8 @@ BLOCK_ROWS: Final = 16_384
 def embed_file(folder: Path, *, side: Side, source: Path, output: Path) -> int:
     """Embed the rows of a table in their order; the output appears when it is whole. Returns how many rows.
 
-    output: .npy holds (n, dim) float32; .parquet and .jsonl hold the first column of the table and `embedding`.
+    output: .npy holds (n, dim) float32; .parquet and .jsonl hold `id` and `embedding`. The id is the column that is
+        called as in the bundle, else the first of the table.
     """
     if output.suffix not in OUTPUTS:
         raise DataError(f"{output}: not a kind of output by its suffix; expected {', '.join(OUTPUTS)}")
@@ -34,26 +38,26 @@ def embed_file(folder: Path, *, side: Side, source: Path, output: Path) -> int:
         schema = bundle.schema
         own = schema.tower(side)
         tower = bundle.load(own.file, lambda path: Tower(path, own, dim=schema.dim, pair_id=schema.pair_id, threads=0))
-    types = {
-        feature.name: pa.string() if feature.is_text else pa.float64()
-        for feature in tower.inputs
-        if feature.kind in ("number", "category", "hash")
-    }
+        ids = ITEMS if side == "item" else USERS
+        id_name = pq.read_schema(bundle.file(ids)).names[0] if bundle.has(ids) else None
+    types = {f.name: pa.string() if f.is_text else pa.float64() for f in tower.inputs if f.kind != "vector"}
+    if id_name is not None:
+        types.setdefault(id_name, pa.string())
+    if output.parent.is_file() or not output.parent.exists():
+        raise DataError(f"{output}: there is no folder {output.parent}")
     staged = output.with_name(f".{output.name}.part")
     try:
-        count = _write(staged, output.suffix, _embedded(tower, source, types), schema.dim)
+        count = _write(staged, output.suffix, _embedded(tower, source, types, id_name), schema.dim)
         staged.replace(output)
     finally:
         staged.unlink(missing_ok=True)
     return count
 
 
-def _embedded(tower: Tower, source: Path, types: dict[str, Any]) -> Iterator[tuple[Any, Vectors]]:
-    """The first column and the vectors of each block."""
+def _embedded(tower: Tower, source: Path, types: dict[str, Any], id_name: str | None) -> Iterator[tuple[Any, Vectors]]:
+    """The ids and the vectors of each block."""
     total = 0
     if source.suffix == ".parquet" and source.is_file():
-        import pyarrow.parquet as pq
-
         total = pq.read_metadata(source).num_rows
     found = blocks(source, rows=BLOCK_ROWS, types=types)
     names = {feature.name for feature in tower.inputs}
@@ -64,7 +68,7 @@ def _embedded(tower: Tower, source: Path, types: dict[str, Any]) -> Iterator[tup
                 f"found {', '.join(block.column_names)}"
             )
         try:
-            yield block.column(0), tower.embed_table(block)
+            yield block.column(id_name if id_name in block.column_names else 0), tower.embed_table(block)
         except QueryError as error:
             raise QueryError(f"{source}: {error}") from error
 
@@ -82,8 +86,6 @@ def _write(path: Path, suffix: str, embedded: Iterator[tuple[Any, Vectors]], dim
                     file.write(json.dumps({name: value, "embedding": numbers}, ensure_ascii=False) + "\n")
                 count += len(vectors)
         return count
-    import pyarrow.parquet as pq
-
     schema = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
     count = 0
     with pq.ParquetWriter(path, schema) as writer:

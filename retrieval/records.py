@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Record: TypeAlias = Mapping[str, Any]
 Batch: TypeAlias = dict[str, npt.NDArray[Any]]
 
+SEPARATOR: Final = "|"  # of a list that a table holds as text, where the config named none: a CSV has no lists
 LARGEST: Final = float(np.finfo(np.float32).max)
 
 
@@ -249,7 +250,7 @@ def _lists_of(feature: Feature, column: Any) -> npt.NDArray[np.object_]:
         return np.full((len(column), 0), "", dtype=object)
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         text = pa.array(_texts_of(feature, column), pa.string())
-        parted = pc.split_pattern(text, feature.separator) if feature.separator else pc.split_pattern(text, "\0")
+        parted = pc.split_pattern(text, feature.separator or SEPARATOR)
         column = pc.if_else(pc.equal(text, ""), pa.scalar([], pa.list_(pa.string())), parted)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     values = _texts_of(feature, column.flatten())  # flatten leaves null lists out, as their length of 0 says

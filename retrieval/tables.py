@@ -1,6 +1,8 @@
 """Tables from disk, a block at a time: Parquet, CSV, TSV, JSON Lines, told by suffix; .gz too for text."""
 
+import csv
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -8,8 +10,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from retrieval.errors import DataError
+from retrieval.records import text_of
 
 BLOCK_BYTES: Final = 4 << 20  # text read at a time; a row larger than this does not parse
+HEADER_BYTES: Final = 1 << 16
+SEPARATORS: Final = (",", ";", "\t", "|")  # of two that are as frequent the first
+KINDS: Final = {"int64": "a whole number", "double": "a number", "float": "a number", "bool": "true or false"}
 SUFFIXES: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
@@ -26,7 +32,9 @@ def table_kind(path: Path) -> tuple[str, bool]:
 def blocks(path: Path, *, rows: int = 65_536, types: Mapping[str, pa.DataType] | None = None) -> Iterator[pa.Table]:
     """Read a table in blocks of at most `rows` rows, in file order.
 
-    types: column -> type, for text files, where the first block would otherwise decide.
+    types: column -> type, for text files, where the first block would otherwise decide. A column of type string takes
+        numbers too, as the text they are: 1, 1.0 and "1" are one id.
+    The separator of a CSV is the most frequent of , ; tab and | in its first line; spaces around a name do not count.
     Raises DataError that names the file: it is not there, empty, of another suffix, or does not parse.
     """
     suffix, _ = table_kind(path)
@@ -55,18 +63,41 @@ def _batches(path: Path, suffix: str, rows: int, types: dict[str, pa.DataType]) 
         with pq.ParquetFile(path, memory_map=True) as file:
             yield from file.iter_batches(batch_size=rows)
         return
+    if suffix in (".csv", ".tsv"):
+        yield from _csv_batches(path, suffix, types)
+        return
     with pa.input_stream(str(path), compression="detect") as stream:
-        if suffix in (".csv", ".tsv"):
-            import pyarrow.csv as pacsv
+        yield from _json_batches(stream, rows, types)
 
-            yield from pacsv.open_csv(
+
+def _csv_batches(path: Path, suffix: str, types: dict[str, pa.DataType]) -> Iterator[Any]:
+    import pyarrow.csv as pacsv
+
+    with pa.input_stream(str(path), compression="detect") as stream:
+        first = stream.read(HEADER_BYTES).split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
+    mark = "\t" if suffix == ".tsv" else max(SEPARATORS, key=first.count)
+    names = next(csv.reader([first], delimiter=mark), [])
+    told = {name: types[name.strip()] for name in names if name.strip() in types}
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            for batch in pacsv.open_csv(
                 stream,
                 read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES),
-                parse_options=pacsv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True),
-                convert_options=pacsv.ConvertOptions(column_types=types),
-            )
-        else:
-            yield from _json_batches(stream, rows, types)
+                parse_options=pacsv.ParseOptions(delimiter=mark, newlines_in_values=True),
+                convert_options=pacsv.ConvertOptions(column_types=told),
+            ):
+                yield batch.rename_columns([name.strip() for name in batch.schema.names])
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(_placed(str(error), names)) from error
+
+
+def _placed(message: str, names: list[str]) -> str:
+    """What pyarrow says of a value, with the name of the column in place of its number."""
+    found = re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\w+): (.*)", message)
+    if found is None or int(found[1]) >= len(names):
+        return message
+    row = f", line {found[2]}" if found[2] else ""
+    return f'column "{names[int(found[1])]}"{row}: {found[4]}, expected {KINDS.get(found[3], found[3])}'
 
 
 def _json_batches(stream: Any, rows: int, types: dict[str, pa.DataType]) -> Iterator[Any]:
@@ -110,6 +141,25 @@ def _array(records: list[dict[str, Any]], name: str, kind: pa.DataType | None) -
     try:
         if kind is not None and pa.types.is_temporal(kind) and any(isinstance(value, str) for value in values):
             return pa.array(values, pa.string()).cast(kind)  # JSON writes dates as text
-        return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        try:
+            return pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            if kind is not None and not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise
+            return _text_array(values)  # numbers among text, or in its place
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError) as error:
         raise pa.ArrowInvalid(f'column "{name}": {error}') from error
+
+
+def _text_array(values: list[Any]) -> Any:
+    """Text, or lists of it. Raises TypeError for what is neither."""
+    if any(isinstance(value, list) for value in values):
+        return pa.array([_texts(value) for value in values], pa.list_(pa.string()))
+    return pa.array([None if value is None else text_of(value) for value in values], pa.string())
+
+
+def _texts(value: Any) -> list[str | None] | None:
+    """A list of text; a single value stands for a list of one."""
+    if value is None:
+        return None
+    return [None if part is None else text_of(part) for part in (value if isinstance(value, list) else [value])]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from retrieval.build import build_index
 from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, DataError
 from retrieval.info import verify_bundle
@@ -133,6 +134,30 @@ def test_an_open_retriever_keeps_answering_as_before(tmp_path: Path) -> None:
         assert before.query([{"user": "u1"}], where="year > 1990", k=3)[0]
     with Retriever.open(folder) as after:
         assert not set(first) & {hit.id for hit in after.similar("i0", k=40)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("new.csv", "item_id;year;tags\n007;1999;a|b\n8;;\n"),
+        ("new.jsonl", '{"item_id": "007", "year": 1999, "tags": ["a", "b"]}\n{"item_id": 8}\n'),
+        ("new.jsonl", '{"item_id": "007", "tags": "a|b", "year": 1999}\n{"item_id": 8.0}\n'),
+    ],
+)
+def test_items_of_a_text_file_have_the_ids_and_lists_that_it_shows(tmp_path: Path, name: str, text: str) -> None:
+    folder = write_tiny(tmp_path / "bundle")
+    source = tmp_path / name
+    source.write_text(text)
+    with publishing(folder) as draft:
+        assert add_items(draft, source) == Change(added=2)
+    with Retriever.open(folder) as retriever:
+        rows = [row for row in map(retriever.catalog.row, ("007", "8")) if row is not None]
+        found = [retriever.catalog.record(row) for row in rows]
+    assert [record["tags"] for record in found] == [["a", "b"], None]
+    assert [record["year"] for record in found] == [1999.0, None]
+    with publishing(folder) as draft:
+        assert build_index(draft, items=source)["count"] == 2
+    assert live_ids(folder) == {"007", "8"}
 
 
 def test_columns_that_an_added_item_lacks_are_missing_and_further_ones_left_out(

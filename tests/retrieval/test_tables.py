@@ -68,6 +68,32 @@ def test_a_bad_table_is_named(tmp_path: Path, name: str, content: bytes, words: 
     assert str(path) in str(caught.value)
 
 
+def test_ids_are_text_however_json_holds_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(
+        '{"id": 1, "tags": ["a", 2]}\n{"id": "1"}\n{"id": 1.0, "tags": "b"}\n{"id": null, "other": 1}\n{"other": "x"}'
+    )
+    (read,) = blocks(path, types={"id": pa.string(), "tags": pa.string()})
+    assert read.column("id").to_pylist() == ["1", "1", "1", None, None]
+    assert read.column("tags").to_pylist() == [["a", "2"], None, ["b"], None, None]
+    assert read.column("other").to_pylist() == [None, None, None, "1", "x"]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "|", "\t"])
+def test_a_csv_may_use_another_separator_and_spaces_in_its_header(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"\ufeffid {mark} n{mark}t\r\n007{mark}1{mark}a\r\n", encoding="utf-8")
+    (read,) = blocks(path, types={"id": pa.string()})
+    assert read.to_pylist() == [{"id": "007", "n": 1, "t": "a"}]
+
+
+def test_a_value_of_another_type_is_named_by_column_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,year\n1,1990\n2,1990.5\n")
+    with pytest.raises(DataError, match=r"column \"year\", line 3: invalid value '1990\.5', expected a whole number"):
+        list(blocks(path, types={"year": pa.int64()}))
+
+
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         list(blocks(tmp_path / "none.csv"))
