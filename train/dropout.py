@@ -4,6 +4,7 @@ On one core torch's own takes three times as long.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,21 @@ class Dropout(nn.Module):
         self.dropped = min(round(share * 256), 255)  # byte values that drop
 
     def forward(self, values: Tensor) -> Tensor:
-        if not self.training or self.dropped == 0:
+        if not self.active:
             return values
-        words = torch.empty(math.ceil(values.numel() / 8), dtype=torch.int64, device=values.device)
+        return values * self.kept(values.shape, values)
+
+    @property
+    def active(self) -> bool:
+        return self.training and self.dropped > 0
+
+    def kept(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Draw what values are multiplied with, of this shape: 0 where they are dropped, else what makes up for it."""
+        count = math.prod(shape)
+        words = torch.empty(math.ceil(count / 8), dtype=torch.int64, device=like.device)
         # All 64 bits: `random_` without bounds draws from 0 up.
         words.random_(-(2**63), None)
-        drawn = words.view(torch.uint8)[: values.numel()].view(values.shape)
+        drawn = words.view(torch.uint8)[:count].view(shape)
         # Compared into floats at once: turning booleans into them takes as long as all the rest.
-        kept = torch.ge(drawn, self.dropped, out=torch.empty_like(values, requires_grad=False))
-        return values * kept.mul_(256 / (256 - self.dropped))
+        kept = torch.ge(drawn, self.dropped, out=torch.empty(shape, dtype=like.dtype, device=like.device))
+        return kept.mul_(256 / (256 - self.dropped))

@@ -14,6 +14,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from train.attention import BLOCKED, MultiHeadAttention
+from train.block import BlockPass, Kept, Weights
 from train.dropout import Dropout
 from train.features import Column, FeatureEmbedding
 
@@ -81,6 +82,14 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def at(self, profile: Tensor, history: Tensor, mask: Tensor, slots: Tensor) -> Tensor:
+        """Give the states at some slots, as training asks for them.
+
+        slots: (n,) int64, each once, into batch * (1 + k). Returns (n, dim), of any length.
+        """
+        states: Tensor = self(profile, history, mask)
+        return rearrange(states, "b s d -> (b s) d")[slots]
+
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """Give the state after the newest item, the profile's where there is none: (batch, dim)."""
         states = self(profile, *padded(history, mask))
@@ -117,6 +126,46 @@ class Block(nn.Module):
         out: Tensor = wanted + self.dropout(self.network(self.network_norm(wanted)))
         return out
 
+    def trained(self, states: Tensor, padding: Tensor, *, slots: Tensor | None = None) -> Tensor:
+        """The same in one pass, as training wants it: faster than the parts, and nothing that can be exported.
+
+        padding: (batch, 1 + k), BLOCKED where a slot is empty, else 0. slots: those that are asked for, as
+        `Encoder.at` has them, all if None. Returns (slots, dim).
+        """
+        batch, width, dim = states.shape
+        count = batch * width if slots is None else len(slots)
+        heads, kept = self.distance_bias.shape[1], None
+        if self.dropout.active:
+            shapes = (batch * heads, width, width), (count, dim), (count, 2 * dim), (count, dim)
+            kept = Kept(*(self.dropout.kept(shape, states) for shape in shapes))
+        out: Tensor = BlockPass.apply(  # type: ignore[no-untyped-call]  # torch does not type it
+            states, padding, slots, kept, *self.weights()
+        )
+        return out
+
+    def weights(self) -> Weights:
+        """What `BlockPass` works with."""
+        attention, (widen, _, _, narrow) = self.attention, self.network
+        assert isinstance(widen, nn.Linear)
+        assert isinstance(narrow, nn.Linear)
+        return Weights(
+            distance_bias=self.distance_bias,
+            attention_scale=self.attention_norm.weight,
+            attention_shift=self.attention_norm.bias,
+            query=attention.query.weight,
+            query_bias=attention.query.bias,
+            key_value=attention.key_value.weight,
+            key_value_bias=attention.key_value.bias,
+            out=attention.out.weight,
+            out_bias=attention.out.bias,
+            network_scale=self.network_norm.weight,
+            network_shift=self.network_norm.bias,
+            widen=widen.weight,
+            widen_bias=widen.bias,
+            narrow=narrow.weight,
+            narrow_bias=narrow.bias,
+        )
+
     def _bias(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """The learned bias where a slot may read another, BLOCKED where that one is newer. (heads, queries, keys)."""
         query = torch.arange(queries, device=device)[:, None]
@@ -148,6 +197,19 @@ class Attention(Encoder):
             states = block(states, mask)
         out: Tensor = self.norm(states)
         return out
+
+    def at(self, profile: Tensor, history: Tensor, mask: Tensor, slots: Tensor) -> Tensor:
+        states = self._input(profile, history)
+        shape = states.shape
+        padding = nn.functional.pad(mask.logical_not() * BLOCKED, (1, 0))  # (batch, 1 + k)
+        *earlier, last = self.blocks
+        assert isinstance(last, Block)
+        for block in earlier:
+            assert isinstance(block, Block)
+            states = block.trained(states, padding).view(shape)
+        # Past what its slots read of each other, the last block has only those to see to that are asked for.
+        found: Tensor = self.norm(last.trained(states, padding, slots=slots))
+        return found
 
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         history, slots = padded(history, mask)

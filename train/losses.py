@@ -23,8 +23,8 @@ class Examples:
     target: (n,) int64, the column of the item that was chosen.
     present: (n, m) int64, the columns that sampling let in for this row, whatever their chance; None: the target.
     scale: () what cosines are multiplied by.
-    pull: (n, dim) what a user is drawn to: the expected item vector under the target distribution; where that is
-        one item, its vector.
+    columns, shares: (n, m) what a user is drawn to: columns of the target distribution, and the share of each.
+    pull: (n, dim) the same where it is many items: the expected item vector. Either this or the two above.
     log_inclusion: (c,) log of the probability that sampling let the column in; None: all of the catalogue is there.
     value: (n,) what the user said of the item, scaled to [-1, 1], NaN for nothing; only `rating` reads it.
     weight: (n,) how much an example counts; sums to 1.
@@ -37,13 +37,24 @@ class Examples:
     items: Tensor
     target: Tensor
     scale: Tensor
-    pull: Tensor
     weight: Tensor
+    columns: Tensor | None = None
+    shares: Tensor | None = None
+    pull: Tensor | None = None
     log_inclusion: Tensor | None = None
     present: Tensor | None = None
     value: Tensor | None = None
     negative: Tensor | None = None
     shown: Tensor | None = None
+
+
+def pull(examples: Examples) -> Tensor:
+    """The expected item vector under the target distribution: (n, dim)."""
+    if examples.pull is not None:
+        return examples.pull
+    assert examples.columns is not None
+    assert examples.shares is not None
+    return (examples.items[examples.columns] * examples.shares[:, :, None]).sum(dim=1)
 
 
 Objective = Callable[[Examples], Tensor]
@@ -52,7 +63,7 @@ Objective = Callable[[Examples], Tensor]
 def softmax(examples: Examples) -> Tensor:
     """Cross-entropy over the whole catalogue: -log of the target's share (arXiv 1711.04725 sets it against sampling).
 
-    The target's logit is linear in its vector, so a distribution of targets costs no more than one: `pull`.
+    The target's logit is linear in its vector, so a distribution of targets costs no more than one.
     """
     return sampled_softmax(examples)
 
@@ -64,16 +75,20 @@ def sampled_softmax(examples: Examples) -> Tensor:
     softmax Bengio and Senécal 2008), so the sum, hence in the limit its gradient, is the full softmax's in
     expectation. A row's own target is there for certain: its term stands as it is.
     """
-    total = LogSumExp.apply(  # type: ignore[no-untyped-call]  # torch does not type it
+    inclusion = examples.log_inclusion
+    loss: Tensor = CrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch does not type it
         examples.users,
         examples.items,
         examples.scale,
-        examples.log_inclusion,
+        None if inclusion is None else inclusion.exp(),
         examples.target[:, None] if examples.present is None else examples.present,
+        examples.target[:, None][:, :0] if examples.columns is None else examples.columns,
+        examples.weight[:, None][:, :0] if examples.shares is None else examples.shares,
         examples.weight,
     )
-    attraction = (examples.users * examples.pull).sum(dim=-1) * examples.scale  # (n,)
-    loss: Tensor = total - (attraction * examples.weight).sum()
+    if examples.pull is not None:
+        attraction = (examples.users * examples.pull).sum(dim=-1) * examples.scale  # (n,)
+        loss = loss - (attraction * examples.weight).sum()
     return loss
 
 
@@ -90,7 +105,7 @@ def in_batch(examples: Examples) -> Tensor:
 def bpr(examples: Examples) -> Tensor:
     """-log sigmoid of the target's lead over one negative (Rendle et al., arXiv 1205.2618)."""
     assert examples.negative is not None
-    lead = examples.pull - examples.items[examples.negative]  # (n, dim)
+    lead = pull(examples) - examples.items[examples.negative]  # (n, dim)
     margin = (examples.users * lead).sum(dim=-1) * examples.scale
     return -(functional.logsigmoid(margin) * examples.weight).sum()
 
@@ -133,11 +148,15 @@ OBJECTIVES: Final[dict[str, Objective]] = {
 }
 
 
-class LogSumExp(torch.autograd.Function):
-    """sum over rows of weight * log sum over columns of exp(scale * cosine - log_inclusion).
+class CrossEntropy(torch.autograd.Function):
+    """sum over rows of weight * (log sum over columns of exp(scale * cosine) / inclusion - the logits drawn to).
 
     The logits of a chunk of rows are made, raised and multiplied back into both gradients while they are in the
-    cache; they are never kept, and touched once.
+    cache; they are never kept, and touched once. What a row is drawn to is taken off its probabilities there, so it
+    costs no gathering of vectors and no scattering of gradients.
+
+    inclusion: (c,) the probability that a column is there; None where all are. present: (n, m) columns that are there
+    for certain. columns, shares: (n, m) what a row is drawn to and how much of it; m may be 0.
     """
 
     @staticmethod
@@ -146,29 +165,44 @@ class LogSumExp(torch.autograd.Function):
         users: Tensor,
         items: Tensor,
         scale: Tensor,
-        log_inclusion: Tensor | None,
+        inclusion: Tensor | None,
         present: Tensor,
+        columns: Tensor,
+        shares: Tensor,
         weight: Tensor,
     ) -> Tensor:
-        n, columns = len(users), len(items)
-        # Cosines are at most 1, so `scale` bounds every logit: no pass for the maximum.
-        shift = -scale.expand(columns) if log_inclusion is None else -scale - log_inclusion
+        n, width = len(users), len(items)
         scaled = users * scale
+        weighed = items if inclusion is None else items / inclusion[:, None]
         total = users.new_zeros(())
         user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
-        rows = max(16, CHUNK // max(columns, 1))
+        parts = -(-n // max(16, CHUNK // max(width, 1)))
+        rows = -(-n // max(parts, 1))  # alike, so that none is too small for a product to be fast
+        room = users.new_empty(rows, width)  # for every chunk the same: fresh memory costs as much as the product
         for start in range(0, n, rows):
             chunk = slice(start, start + rows)
-            terms = torch.addmm(shift, scaled[chunk], items.T).exp_()  # (rows, columns)
-            if log_inclusion is not None:
-                own = present[chunk]
-                terms.scatter_(1, own, terms.gather(1, own) * log_inclusion[own].exp())
-            sums = terms.sum(dim=1)  # (rows,)
-            total += weight[chunk] @ (sums.log() + scale)
-            share = (weight[chunk] / sums)[:, None]  # (rows, 1): what makes a term its probability, weighted
-            torch.mm(terms, items, out=user_gradient[chunk])
-            user_gradient[chunk] *= share
-            item_gradient.addmm_(terms.T, scaled[chunk] * share)
+            terms = torch.mm(scaled[chunk], items.T, out=room[: n - start])  # (rows, width)
+            own, drawn, pulled = present[chunk], columns[chunk], shares[chunk]
+            some = own[:, :1]
+            some_logit = terms.gather(1, some)
+            attraction = (terms.gather(1, drawn) * pulled).sum(dim=1)  # (rows,)
+            # One pass over a row in place of three; what it divides by comes back from any of its columns.
+            torch.softmax(terms, dim=1, out=terms)
+            log_sum = (some_logit - terms.gather(1, some).log())[:, 0]
+            share = weight[chunk]
+            if inclusion is not None:
+                terms.scatter_(1, own, terms.gather(1, own) * inclusion[own])
+                sums = terms @ (1 / inclusion)  # (rows,)
+                log_sum += sums.log()
+                share = share / sums
+                pulled = pulled * sums[:, None] * inclusion[drawn]
+            total += weight[chunk] @ (log_sum - attraction)
+            terms.scatter_add_(1, drawn, -pulled)
+            torch.mm(terms, weighed, out=user_gradient[chunk])
+            user_gradient[chunk] *= share[:, None]
+            item_gradient.addmm_(terms.T, scaled[chunk] * share[:, None])
+        if inclusion is not None:
+            item_gradient /= inclusion[:, None]
         scale_gradient = (user_gradient * users).sum()
         ctx.save_for_backward(user_gradient * scale, item_gradient, scale_gradient)
         return total
@@ -176,7 +210,7 @@ class LogSumExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         users, items, scale = ctx.saved_tensors
-        return users * gradient, items * gradient, scale * gradient, None, None, None
+        return users * gradient, items * gradient, scale * gradient, None, None, None, None, None
 
 
 def log_inclusion(frequency: Tensor, *, targets: int, uniform: int, supplied: Tensor | None = None) -> Tensor:

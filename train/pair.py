@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from retrieval.vocabulary import FIRST, UNKNOWN
 from train.batches import Batch
-from train.features import Inputs, drop, unit
+from train.features import Inputs, drop
 from train.losses import OBJECTIVES, Examples, choice, log_inclusion
 from train.teacher import Teacher
 from train.towers import ItemTower, UserTower
@@ -90,24 +90,28 @@ class Pair(nn.Module):
         else:
             history = self.user_tower.source(read)
         profile = self.user_tower.profile(users, len(rows))
-        states = self.user_tower.states(profile, history, read)
-
         slots, target = targets(batch, local - FIRST)
         if self.options.positions:
             slots, target = thinned(slots, target, width=rows.shape[1], most=self.options.positions)
-        chosen = unit(rearrange(states, "b w d -> (b w) d")[slots])  # (n, dim)
-        pull = self._pull(batch, local, table, slots, vectors[target])
+        chosen = self.user_tower.at(profile, history, read, slots)  # (n, dim)
+        columns: Tensor | None = target[:, None]
+        shares: Tensor | None = torch.ones_like(chosen[:, :1])
+        pull: Tensor | None = None
         present = target[:, None]
         if self.options.horizon > 0:  # all of a window is drawn to, and all of it is there for certain
+            pull, columns, shares = self._pull(batch, local, table, slots), None, None
             window = (local - FIRST)[slots // rows.shape[1]]  # (n, width)
             present = torch.where(window >= 0, window, present)
         if lesson is not None:
-            columns = lesson.flatten()[slots] - FIRST
-            known = columns >= 0
-            columns = torch.where(known, columns, target)
+            taught_columns = lesson.flatten()[slots] - FIRST
+            known = taught_columns >= 0
+            taught_columns = torch.where(known, taught_columns, target)
             share = self.options.teaching * known[:, None]
-            pull = pull * (1 - share) + vectors[columns] * share
-            present = torch.cat([present, columns[:, None]], dim=1)
+            present = torch.cat([present, taught_columns[:, None]], dim=1)
+            if pull is not None:
+                pull = pull * (1 - share) + vectors[taught_columns] * share
+            else:
+                columns, shares = present, torch.cat([1 - share, share], dim=1)
         beside = None
         if passed is not None:
             beside = following(batch, passed).flatten(0, 1)[slots] - FIRST  # (n, some), negative for none
@@ -118,8 +122,10 @@ class Pair(nn.Module):
             items=vectors,
             target=target,
             scale=self.scale,
-            pull=pull,
             weight=weight,
+            columns=columns,
+            shares=shares,
+            pull=pull,
             log_inclusion=inclusion,
             present=present,
             value=None if batch.values is None else following(batch, batch.values).flatten()[slots],
@@ -174,10 +180,8 @@ class Pair(nn.Module):
             absent.append(int((batch.shown != 0).sum()) * torch.log1p(-self.impressions.clamp(max=1 - 1e-6)))
         return -torch.expm1(torch.stack(absent).sum(dim=0)) if absent else None
 
-    def _pull(self, batch: Batch, local: Tensor, table: Tensor, slots: Tensor, following: Tensor) -> Tensor:
-        """What each example is drawn to: the next item, and with a horizon those after it. (n, dim)."""
-        if self.options.horizon == 0:
-            return following
+    def _pull(self, batch: Batch, local: Tensor, table: Tensor, slots: Tensor) -> Tensor:
+        """With a horizon: what each example is drawn to, the next item and those after it. (n, dim)."""
         weight = horizon_weights(batch, self.options.horizon)  # (batch, width, width)
         ahead = weight @ functional.embedding(local, table)  # (batch, width, dim)
         return rearrange(ahead, "b w d -> (b w) d")[slots]

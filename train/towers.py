@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from retrieval.vocabulary import UNKNOWN
 from train.dropout import Dropout
 from train.encoders import Encoder
-from train.features import Column, FeatureEmbedding, Inputs, unit
+from train.features import Column, FeatureEmbedding, Inputs, trained_unit, unit
 
 
 class ItemTower(nn.Module):
@@ -40,7 +40,8 @@ class ItemTower(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """inputs: a tensor a column, as `Preprocess.encode` gives them. Returns (n, dim), unit rows."""
         profile = self.embedding(inputs, rows_of(inputs))
-        return unit(profile if self.encoder is None else self.encoder.alone(profile))
+        state = profile if self.encoder is None else self.encoder.alone(profile)
+        return trained_unit(state) if self.training else unit(state)
 
 
 class UserTower(nn.Module):
@@ -95,13 +96,16 @@ class UserTower(nn.Module):
         state = self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0)
         return unit(self.with_successors(state, nn.functional.pad(rows, (0, 1))[:, 0]))
 
-    def states(self, profile: Tensor, history: Tensor, rows: Tensor) -> Tensor:
-        """Give the state at every slot, as `Encoder.forward` does; they are not of unit length yet.
+    def at(self, profile: Tensor, history: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
+        """Give the states at some slots, as `Encoder.at` does.
 
         profile: (batch, dim) for most. history: (batch, k, dim), newest first, what stands at rows: (batch, k) of the
-        item vocabulary. Returns (batch, 1 + k, dim).
+        item vocabulary. slots: (n,) int64 into batch * (1 + k). Returns (n, dim), unit rows.
         """
-        return self.with_successors(self.encoder(profile, history, rows != 0), nn.functional.pad(rows, (1, 0)))
+        states = self.encoder.at(profile, history, rows != 0, slots)
+        if self.successors is not None:
+            states = self.with_successors(states, nn.functional.pad(rows, (1, 0)).flatten()[slots])
+        return trained_unit(states)
 
     def with_successors(self, states: Tensor, newest: Tensor) -> Tensor:
         """Add the short cut. states: (..., dim); newest: (...) rows of the newest items, 0 for none."""

@@ -65,6 +65,34 @@ def test_a_pull_between_items_is_the_loss_against_a_distribution() -> None:
     torch.testing.assert_close(OBJECTIVES["softmax"](mixed), expected)
 
 
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_columns_with_shares_are_the_loss_against_a_distribution(
+    chunk: int, monkeypatch: pytest.MonkeyPatch, *, sampled: bool
+) -> None:
+    """Also where a column is named twice; sampled, terms are divided by their inclusion, own ones not."""
+    monkeypatch.setattr(losses, "CHUNK", chunk)
+    given = examples(n=50)
+    columns = torch.stack([given.target, (given.target + torch.arange(50) % 3) % 30], dim=1)
+    shares = torch.tensor([0.7, 0.3]).expand(50, 2)
+    inclusion = torch.rand(30).clamp(min=0.1) if sampled else torch.ones(30)
+    own = torch.zeros(50, 30).scatter_(1, columns, 1.0)
+    logits = logits_of(given) - inclusion.log() * (1 - own)
+    drawn = (logits_of(given).gather(1, columns) * shares).sum(dim=1)
+    expected = ((logits.logsumexp(dim=1) - drawn) * given.weight).sum()
+    named = dataclasses.replace(
+        given, pull=None, columns=columns, shares=shares, present=columns,
+        log_inclusion=inclusion.log() if sampled else None,
+    )  # fmt: skip
+    loss = OBJECTIVES["sampled-softmax"](named)
+    torch.testing.assert_close(loss, expected)
+    for ours, theirs in zip(gradients(loss, given), gradients(expected, given), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        losses.pull(named), (given.items[columns] * shares[:, :, None]).sum(dim=1)
+    )  # as one vector, for the objectives that want it
+
+
 def test_sampled_softmax_has_the_gradient_of_the_full_one_in_expectation() -> None:
     """Over many draws of a batch's candidates, as training makes them, on a catalogue of 30 items."""
     torch.manual_seed(0)

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train import features
 from train.encoders import ENCODERS, EncoderShape
-from train.features import Column, FeatureEmbedding, unit
+from train.features import CategoriesEmbedding, Column, FeatureEmbedding, trained_unit, unit
 from train.towers import ItemTower, UserTower, in_blocks
 
 DIM = 16
@@ -85,7 +86,8 @@ def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str,
     """What training learns at every position is what the exported tower answers."""
     tower, batch = user_tower(encoder, short_cut=short_cut), users()
     past = batch["past"]
-    states = unit(tower.states(tower.profile(batch, 4), tower.item_vectors[past], past))
+    every = torch.arange(past.shape[0] * (past.shape[1] + 1))
+    states = tower.at(tower.profile(batch, 4), tower.item_vectors[past], past, every).view(4, -1, DIM)
     for slot in range(1, past.shape[1] + 1):
         shorter = batch | {"past": past[:, slot - 1 :]}
         there = past[:, slot - 1] != 0
@@ -149,6 +151,33 @@ def test_a_vector_without_direction_becomes_the_first_axis() -> None:
     expected = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]])
     torch.testing.assert_close(found[:2], expected)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(3))
+
+
+def test_unit_in_training_is_unit_with_its_gradient() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 4, dtype=torch.float64)
+    torch.testing.assert_close(trained_unit(vectors), unit(vectors))
+    (wanted,) = torch.autograd.grad((unit(vectors) * weight).sum(), vectors)
+    torch.testing.assert_close(torch.autograd.grad((trained_unit(vectors) * weight).sum(), vectors)[0], wanted)
+    nothing = torch.zeros(1, 3)
+    torch.testing.assert_close(trained_unit(nothing), unit(nothing))
+
+
+def test_lists_in_training_are_those_that_are_answered_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    embedding = CategoriesEmbedding(Column(name="tags", kind="categories", height=6), DIM).double()
+    tags = torch.tensor([[2, 0, 3, 0], [0, 0, 0, 0], [1, 1, 1, 5], [4, 2, 3, 4]])
+    weight = torch.randn(4, DIM, dtype=torch.float64)
+    expected = embedding.eval()(tags)
+    (wanted,) = torch.autograd.grad((expected * weight).sum(), embedding.weight)
+    for limit in (6, 5):  # the product with the whole vocabulary, and gathering from it
+        monkeypatch.setattr(features, "SMALL_VOCABULARY", limit)
+        found = embedding.train()(tags)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(torch.autograd.grad((found * weight).sum(), embedding.weight)[0], wanted)
+    assert embedding(tags[:0]).shape == (0, DIM)
+    assert embedding(tags[:, :0]).shape == (4, DIM)
 
 
 def test_an_item_is_its_id_plus_the_mean_of_its_features() -> None:
