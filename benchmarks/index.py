@@ -21,7 +21,8 @@ import numpy.typing as npt
 import peers
 
 from retrieval import exact, kinds
-from retrieval.index import Index, Selection
+from retrieval.index import Index
+from retrieval.selection import Selection
 from retrieval.tuning import tune
 
 Vectors = npt.NDArray[np.float32]

@@ -112,10 +112,10 @@ def index_vectors(
     count = len(vectors)
     chosen = choose(kind, count=count, dim=schema.dim, recall=recall, memory_bytes=memory_bytes)
     built = Index.build(vectors, chosen, seed=seed)
-    built.save(draft.path(INDEX))
     queries, of_whom = _queries(draft, schema, vectors, seed=seed, threads=threads)
     target = 1.0 if chosen.is_flat else RECALL if recall is None else recall
     tuned = tune(built, queries, recall=target)
+    built.save(draft.path(INDEX))
     facts = {
         "format_version": FORMAT_VERSION,
         "pair_id": schema.pair_id,

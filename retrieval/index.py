@@ -6,9 +6,6 @@ geometry that loses most results. It looks only at what passes: all of it if tha
 """
 
 import math
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -18,18 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval import csr, exact
+from retrieval.alone import Alone, ask_structure
 from retrieval.csr import CSR
 from retrieval.errors import BundleError, QueryError
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
-from retrieval.lists import COPIED, REACH, Kept, Lists
-from retrieval.probing import Probing
+from retrieval.lists import REACH, Lists
+from retrieval.probing import Probing, bounds
+from retrieval.selection import FEW_KEPT, Selection
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-FEW_KEPT: Final = 5_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
 MANY_EXCLUDED: Final = 1_000  # beyond, a query's exclusions become a bitmap instead of further candidates
 WIDEST: Final = 4_096  # candidates beyond which exact search is no dearer
 SMALL_FLAT: Final = 6_000  # up to here FAISS's plain scan is faster than blocked products
@@ -40,77 +38,6 @@ FEWEST_PROBES: Final = 8
 PARAMETERS_KEPT: Final = 1_024
 ADD_BLOCK: Final = 65_536
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The rows that a search may find. Made by `Index.select`, good for that state of the index.
-
-    mask: (height,) or None if every row may be found. count: how many may.
-    """
-
-    mask: Mask | None
-    count: int
-    height: int
-    _base: Vectors = field(repr=False)
-    _added: Vectors = field(repr=False)
-    _lists: Callable[[], Lists | None] = field(repr=False)
-
-    @property
-    def share(self) -> float:
-        return self.count / self.height if self.height else 0.0
-
-    @property
-    def size_bytes(self) -> int:
-        """The most that it takes once it has been searched: bits for each row, and what is gathered of those kept."""
-        if self.mask is None:
-            return 0
-        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.count <= max(FEW_KEPT, COPIED) else 4 * self.count
-        return 2 * self.height + gathered
-
-    @cached_property
-    def rows(self) -> Rows:
-        """The rows, rising."""
-        return np.arange(self.height) if self.mask is None else np.flatnonzero(self.mask)
-
-    @cached_property
-    def vectors(self) -> Vectors:
-        """Vectors of those rows: (count, d)."""
-        split = np.searchsorted(self.rows, len(self._base))
-        return np.concatenate([self._base[self.rows[:split]], self._added[self.rows[split:] - len(self._base)]])
-
-    @cached_property
-    def base_mask(self) -> Mask | None:
-        return None if self.mask is None else self.mask[: len(self._base)]
-
-    @cached_property
-    def added_mask(self) -> Mask | None:
-        return None if self.mask is None else self.mask[len(self._base) :]
-
-    @cached_property
-    def parameters(self) -> dict[tuple[Effort, float], Any]:
-        """What FAISS takes for searches among these rows: made once, since making takes longer than a search."""
-        return {}
-
-    @cached_property
-    def probing_parameters(self) -> dict[int, Any]:
-        """The same for searches of chosen lists, by their number."""
-        return {}
-
-    @cached_property
-    def by_list(self) -> Kept:
-        """The same rows, list by list. Only where the structure has lists."""
-        lists = self._lists()
-        assert lists is not None
-        assert self.base_mask is not None
-        return lists.keep(self.base_mask)
-
-    @cached_property
-    def selector(self) -> Any:
-        """For FAISS; it keeps a reference to the bits."""
-        return (
-            None if self.base_mask is None else faiss.IDSelectorBitmap(np.packbits(self.base_mask, bitorder="little"))
-        )
 
 
 class Index:
@@ -133,7 +60,8 @@ class Index:
         self.base = _whole_vectors(structure)
         self.added = np.empty((0, self.dim), dtype=np.float32) if added is None else added
         self.removed = np.empty(0, dtype=np.int64) if removed is None else removed
-        self._all = self.select(None)
+        self._one = (1, self.dim)
+        self._refresh()
 
     @classmethod
     def build(cls, vectors: Vectors, kind: Kind, *, seed: int = 0) -> "Index":
@@ -176,6 +104,14 @@ class Index:
         except RuntimeError as error:  # FAISS says no more than that writing failed
             raise OSError(28, "FAISS could not write it; no space left", str(path)) from error
 
+    def guide(self, vectors: Vectors) -> None:
+        """Choose lists by other vectors than their centroids, (lists, d), before saving. See `retrieval.guides`."""
+        quantizer = faiss.downcast_index(plain_ivf(self.structure).quantizer)
+        assert vectors.shape == (quantizer.ntotal, quantizer.d)
+        faiss.rev_swig_ptr(quantizer.get_xb(), vectors.size)[:] = vectors.ravel()
+        self.__dict__.pop("lists", None)
+        self.__dict__.pop("probing", None)
+
     @cached_property
     def lists(self) -> Lists | None:
         """The lists of the structure, if it has any."""
@@ -202,7 +138,7 @@ class Index:
         """Add rows. vectors: (m, d) float32, unit rows. Returns their rows, (m,)."""
         rows = np.arange(self.height, self.height + len(vectors))
         self.added = np.concatenate([self.added, np.asarray(vectors, dtype=np.float32).reshape(-1, self.dim)])
-        self._all = self.select(None)
+        self._refresh()
         return rows
 
     def remove(self, rows: Rows) -> None:
@@ -211,7 +147,11 @@ class Index:
         if len(rows) and (rows.min() < 0 or rows.max() >= self.height):
             raise IndexError(f"a row to remove is not in 0 .. {self.height - 1}")
         self.removed = np.union1d(self.removed, rows)
+        self._refresh()
+
+    def _refresh(self) -> None:
         self._all = self.select(None)
+        self._alone: dict[int, Alone] = {}
 
     def vectors(self, rows: Rows) -> Vectors:
         """Vectors of rows, removed ones too. rows: (r,), none negative. Returns (r, d), a copy."""
@@ -248,6 +188,13 @@ class Index:
         Raises QueryError if d is not the dimension of the index or k is below 1.
         """
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        if among is None and exclude is None and effort is None and queries.shape == self._one and k > 0:
+            alone = self._alone.get(k)
+            if alone is None or alone.effort is not self.effort:
+                alone = self._prepare(k)
+            found = alone.search(queries)
+            if found is not None:
+                return found
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise QueryError(f"expected vectors of {self.dim} numbers, found an array of shape {list(queries.shape)}")
         if k < 1:
@@ -315,37 +262,45 @@ class Index:
         self, query: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
     ) -> tuple[Rows, Scores]:
         """As `_search_structure` for one query (1, d), in plain Python: array operations cost more than they save."""
-        if effort.within is None:
-            scores = np.empty((1, candidates), dtype=np.float32)
-            rows = np.empty((1, candidates), dtype=np.int64)
-            pointer = faiss.swig_ptr
-            self.structure.search_c(
-                1,
-                pointer(query),
-                candidates,
-                pointer(scores),
-                pointer(rows),
-                self._parameters(k, candidates, among, effort),
-            )
-        else:
-            rows, scores = self._probed(query, k, candidates, among, effort)
-            order = (-scores[0]).argsort()[:candidates]
-            rows, scores = rows.take(order, axis=1), scores.take(order, axis=1)
+        rows, scores = self._find_one(query, k, candidates, among, effort)
         reached = scores[0].tolist()
         is_whole = candidates == len(self.base)
-        if exclude is None and not is_whole and all(map(operator.gt, reached[:k], reached[1 : k + 1])):
-            answer, answer_scores = rows[:, :k], scores[:, :k]
-        else:
-            hidden = {-1} if exclude is None else {-1, *exclude.indices.tolist()}
-            found = [(-score, row) for score, row in zip(reached, rows[0].tolist(), strict=True) if row not in hidden]
-            if not is_whole and (len(found) <= k or found[k - 1][0] >= -reached[-1]):
-                return self._search_all(query, k, among, exclude)  # short, or cut off between equals
-            found.sort()
-            missing = [(math.inf, -1)] * (k - len(found))
-            answer_scores, answer = _columns([*found[:k], *missing])
+        hidden = {-1} if exclude is None else {-1, *exclude.indices.tolist()}
+        found = [(-score, row) for score, row in zip(reached, rows[0].tolist(), strict=True) if row not in hidden]
+        found.sort()
+        if not is_whole and (len(found) <= k or found[k - 1][0] >= -min(reached)):
+            return self._search_all(query, k, among, exclude)  # short, or cut off between equals
+        missing = [(math.inf, -1)] * (k - len(found))
+        answer_scores, answer = _columns([*found[:k], *missing])
         if len(self.added) == 0:
             return answer, answer_scores
         return self._with_added(query, answer, answer_scores, k, among, self._split(exclude)[1])
+
+    def _find_one(
+        self, query: Vectors, k: int, candidates: int, among: Selection, effort: Effort
+    ) -> tuple[Rows, Scores]:
+        """Candidates for one query (1, d), best first where the structure chooses the lists, else in no order."""
+        if effort.within is not None:
+            return self._probed(query, k, candidates, among, effort)
+        return ask_structure(self.structure.search_c, query, candidates, self._parameters(k, candidates, among, effort))
+
+    def _prepare(self, k: int) -> Alone:
+        """How one query is asked for k of all there is. Kept until the index changes or is searched harder."""
+        effort, among, candidates = self.effort, self._all, k + 1
+        if len(self.added) or among.mask is not None or k >= among.count or self._is_exact_cheaper(1, k, among):
+            alone = Alone(effort, k, lambda _: None)
+        elif effort.within is not None:
+            assert self.probing is not None
+            ask_lists, (within, most) = self.probing.search_one, bounds(effort)
+            made, count = among.probing_parameters, self._count(k, candidates, effort)
+            alone = Alone(effort, k, lambda query: ask_lists(query, count, within, most, made, None))
+        else:
+            ask, parameters = self.structure.search_c, self._parameters(k, candidates, among, effort)
+            alone = Alone(effort, k, lambda query: ask_structure(ask, query, candidates, parameters))
+        if len(self._alone) >= PARAMETERS_KEPT:
+            self._alone.clear()
+        self._alone[k] = alone
+        return alone
 
     def _search_structure(
         self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
@@ -370,10 +325,12 @@ class Index:
     ) -> tuple[Rows, Scores]:
         """Candidates from the lists that are near enough, in no order."""
         assert self.probing is not None
-        count = candidates if effort.factor == 1.0 else candidates + math.ceil((effort.factor - 1) * k)
-        return self.probing.search(
-            queries, min(count, len(self.base)), effort, among.probing_parameters, among.selector
-        )
+        count = self._count(k, candidates, effort)
+        return self.probing.search(queries, count, effort, among.probing_parameters, among.selector)
+
+    def _count(self, k: int, candidates: int, effort: Effort) -> int:
+        """Candidates by their codes. The factor is per item wanted; what is excluded needs no rivals of its own."""
+        return min(candidates + math.ceil((effort.factor - 1) * k), len(self.base))
 
     def _search_lists(
         self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort

@@ -32,6 +32,7 @@ TRAINING_PER_LIST: Final = 64  # FAISS takes up to 256; recall at equal probes i
 TRAINING_LEAST: Final = 65_536
 
 PROBES: Final = (1, 2, 3, *(base << shift for shift in range(11) for base in (4, 5, 6, 7)))
+HALVES: Final = (faiss.ScalarQuantizer.QT_fp16, faiss.ScalarQuantizer.QT_bf16)
 FACTORS: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
 BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
 
@@ -209,6 +210,8 @@ def _candidates_of(structure: Any) -> Any:
 def train(structure: Any, vectors: Vectors, *, seed: int) -> None:
     """Train a structure on a sample of vectors (n, d); the same seed gives the same structure."""
     inner = _candidates_of(structure)
+    if isinstance(inner, faiss.IndexIVFScalarQuantizer) and inner.sq.qtype in HALVES:
+        inner.by_residual = False  # halves of whole vectors rank as well, and lists may be chosen by other vectors
     if hasattr(inner, "pq"):
         inner.pq.cp.min_points_per_centroid = 1  # few items are not worth a warning
     wanted = len(vectors)

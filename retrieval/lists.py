@@ -7,6 +7,7 @@ good they are, and then takes every list that may hold a better one. So it looks
 """
 
 import math
+from functools import cached_property
 from typing import Any, Final
 
 import faiss
@@ -55,6 +56,13 @@ class Lists:
     def list(self, number: int) -> npt.NDArray[np.int32]:
         """The rows of a list."""
         return self.rows[self.ends[number] - self.sizes[number] : self.ends[number]]
+
+    @cached_property
+    def owners(self) -> Rows:
+        """The list of each row: (n,)."""
+        owners = np.empty(len(self.rows), dtype=np.int64)
+        owners[self.rows] = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        return owners
 
     def keep(self, mask: Mask) -> "Kept":
         """What a filter leaves of the lists. mask: (n,)."""

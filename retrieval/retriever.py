@@ -14,10 +14,11 @@ from retrieval import csr, diversity
 from retrieval.bundle import Bundle
 from retrieval.catalog import Catalog
 from retrieval.errors import QueryError, nearest
-from retrieval.index import Index, Selection
+from retrieval.index import Index
 from retrieval.lookup import Lookup
 from retrieval.ratings import stars
 from retrieval.records import Record, text_of
+from retrieval.selection import Selection
 from retrieval.stored import open_both
 from retrieval.tower import Tower
 

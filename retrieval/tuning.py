@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval import exact
-from retrieval.index import FEW_KEPT, Index, Mask
+from retrieval.guides import Guides, can_guide, fit
+from retrieval.index import Index, Mask
 from retrieval.kinds import LEAST, Effort, efforts
+from retrieval.probing import looked_into
+from retrieval.selection import FEW_KEPT
 
 Vectors = npt.NDArray[np.float32]
 
@@ -44,6 +47,7 @@ def sample_size(count: int) -> int:
 def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
     """The cheapest effort whose recall@10 reaches what is asked, on half of the queries; measured on the other half.
 
+    Where many lists must be looked into, the index is also guided to them by that half (see `retrieval.guides`).
     queries: (q, d) unit rows, q >= 1, in no order that means anything.
     """
     if index.kind.is_flat or len(queries) == 0:
@@ -57,7 +61,12 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
     tried = _sweep(efforts(index.kind, index.structure), choosing, wanted)
     chosen = _cheapest(tried, wanted)
     if index.probing is not None and (chosen.probes or 0) >= MANY_PROBES:
-        as_needed = efforts(index.kind, index.structure, gaps=index.probing.gaps(queries[:half]))
+        guides = choosing.guides(recall=wanted)
+        if guides is not None:
+            index.guide(guides.vectors)
+            choosing.near = guides.near
+        gaps = index.probing.gaps(queries[:half]) if guides is None else _gaps(guides.near)
+        as_needed = efforts(index.kind, index.structure, gaps=gaps)
         tried = _sweep((effort for effort in as_needed if effort.factor == chosen.factor), choosing, wanted)
         chosen = _cheapest(tried, wanted)
     measured = checking.measure(chosen)[0]
@@ -141,14 +150,30 @@ def _clusters(index: Index, random: np.random.Generator) -> npt.NDArray[np.int64
     return np.concatenate([(index.base[start : start + 16_384] @ columns).argmax(axis=1) for start in steps])
 
 
+def _gaps(near: Vectors) -> Vectors:
+    gaps: Vectors = near.max(axis=1, keepdims=True) - near
+    return gaps
+
+
 class _Truth:
-    """Queries and what exact search finds for them."""
+    """Queries and what exact search finds for them.
+
+    near: (q, lists) if lists are chosen by what these queries taught: how near they would be by the others alone.
+    """
 
     def __init__(self, index: Index, queries: Vectors) -> None:
+        self.near: Vectors | None = None
         self._index = index
         self._queries = queries
         self._depth = min(DEEP, index.count)
-        self._scores = exact.top_k(queries, index.base, k=self._depth)[1]
+        self._rows, self._scores = exact.top_k(queries, index.base, k=self._depth)
+
+    def guides(self, *, recall: float) -> Guides | None:
+        """Vectors to choose lists by, if the structure may take some and they are better than what it has."""
+        lists = self._index.lists
+        if lists is None or not can_guide(lists.ivf):
+            return None
+        return fit(lists, self._queries, self._rows[:, :K], recall=recall)
 
     def measure(self, effort: Effort, *, k: int = K) -> tuple[float, float]:
         """Recall@k against exact search, equal scores counting as equal, and CPU seconds a query."""
@@ -156,4 +181,9 @@ class _Truth:
         started = time.process_time()
         scores = self._index.search(self._queries, k=k, effort=effort)[1]
         cost = (time.process_time() - started) / len(self._queries)
-        return float((scores >= self._scores[:, k - 1 : k]).mean()), cost
+        if self.near is None:
+            return float((scores >= self._scores[:, k - 1 : k]).mean()), cost
+        assert self._index.lists is not None
+        looked = looked_into(self.near, effort)
+        owners = self._index.lists.owners[self._rows[:, :k]]
+        return float(np.take_along_axis(looked, owners, axis=1).mean()), cost

@@ -7,8 +7,9 @@ import pytest
 
 from retrieval import exact, kinds
 from retrieval.csr import from_lists
-from retrieval.index import FEW_KEPT, Index, Mask, Vectors
+from retrieval.index import Index, Mask, Vectors
 from retrieval.lists import Kept
+from retrieval.selection import FEW_KEPT
 from retrieval.tuning import tune
 from tests.retrieval.brute import best, clustered, same
 

@@ -61,7 +61,11 @@ def test_a_query_near_to_everything_looks_into_few_lists(index: Index, users: Ve
     assert index.probing is not None
     counts = np.count_nonzero(index.probing._near(users, 2.0, 6)[0] >= 0, axis=1)
     assert (counts == 6).all()
-    assert index.probing._near_one(users[0], 2.0, 6)[0].shape == (1, 6)
+    rows, scores = index.search(users[:20], k=5, effort=Effort(probes=1, within=2.0, factor=400.0))
+    for query in range(20):  # of many lists the nearest, whether one asks or many
+        alone = index.search(users[query : query + 1], k=5, effort=Effort(probes=1, within=2.0, factor=400.0))
+        assert np.array_equal(alone[0][0], rows[query])
+        assert np.array_equal(alone[1][0], scores[query])
 
 
 def test_efforts_look_into_as_many_lists_on_average(index: Index, users: Vectors) -> None:
