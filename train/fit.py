@@ -11,13 +11,14 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
+from retrieval.bundle import SCHEMA_NAME
 from retrieval.console import note
 from retrieval.errors import TrainError
 from train import build, checkpoint, closed, initial, linear, recipe
@@ -33,6 +34,7 @@ WORK_NAME: Final = ".training-work"  # beside the published folder, until the tr
 OLD_NAME: Final = ".training-old"
 WINDOW: Final = 10  # places apart that items are counted together
 WINDOW_UNORDERED: Final = 30
+METRICS_NAME: Final = "metrics.json"
 RESUME_NAME: Final = "resume.json"  # what a training must agree in to be gone on with
 Monitored = tuple[str, Literal["min", "max"]]
 
@@ -65,17 +67,24 @@ def fit(
     module, trainer = _run(dataset, resolved, work, ordered=facts.ordered, watching=callbacks)
     checkpoint.strip(work / checkpoint.BEST_NAME)
     summary = _summary(module, trainer, dataset, resolved, facts, seconds=time.monotonic() - started, refit=refit)
+    if refit:
+        summary["refitted_from"] = _measured_before(out)
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
     (work / checkpoint.HISTORY_NAME).write_text(lines, encoding="utf-8")
     (work / checkpoint.SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     _publish(work, out)
     best = summary["best"]
     measured = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if "@" in name or name == "rmse")
-    note(f"trained {len(module.epochs)} epochs in {summary['seconds']:.0f} s; kept epoch {best['epoch']}: {measured}")
+    found = f"; kept epoch {best['epoch']}: {measured}" if measured else ", on everything"
+    note(f"trained {_epochs(len(module.epochs))} in {summary['seconds']:.0f} s{found}")
     name, mode = monitored(resolved)
     if not refit and (reason := ending(module.epochs, name=name, mode=mode, most=build.given(resolved.train.epochs))):
         note(reason)
     return summary
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _run(
@@ -127,7 +136,7 @@ def _run(
     if validated:
         callbacks.append(EarlyStopping(name, mode=mode, patience=build.given(train.patience), check_finite=False))
     else:
-        note(f"no validation rows: training for {train.epochs} epochs, and keeping the last")
+        note(f"no validation rows: training for {_epochs(build.given(train.epochs))}, and keeping the last")
     with _quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=train.accelerator,
@@ -181,6 +190,21 @@ def _chosen_epochs(out: Path) -> int:
         raise TrainError(
             f'{path}: --refit needs a training to take the number of epochs from; run "twotower train" without it first'
         ) from error
+
+
+def _measured_before(out: Path) -> dict[str, Any] | None:
+    """What evaluation found of the training that a refit follows; None if it was not evaluated."""
+    summary = json.loads((out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME).read_text(encoding="utf-8"))
+    if summary.get("refit"):  # refitted again
+        return cast("dict[str, Any] | None", summary.get("refitted_from"))
+    try:
+        found = json.loads((out / METRICS_NAME).read_text(encoding="utf-8"))
+        exported = json.loads((out / SCHEMA_NAME).read_text(encoding="utf-8"))
+        if found["pair_id"] != exported["pair_id"] or exported["fingerprint"] != summary["fingerprint"]:
+            return None
+        return {"pair_id": found["pair_id"], "verdict": found["verdict"]["sentence"], "metrics": found["metrics"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -> Path:

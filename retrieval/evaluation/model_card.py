@@ -4,11 +4,12 @@ After Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from retrieval.evaluation.cold import cold_line
 from retrieval.evaluation.features_only import features_line
+from retrieval.evaluation.held_out import HeldOut
 from retrieval.evaluation.result import Evaluation
 
 LIMITS = (
@@ -24,52 +25,9 @@ def markdown(judged: Evaluation, result: Mapping[str, Any]) -> str:
 
     result: what `metrics.json` says of the evaluation.
     """
-    held, summary = judged.held, judged.summary
-    config = held.config
-    span = held.span()
     index = result["index"]
-    lines = [
-        f"# Model card: {judged.path.name}",
-        "",
-        result["verdict"]["sentence"],
-        "",
-        "## The model",
-        "",
-        *_table(
-            ("", ""),
-            [
-                ("Pair id", f"`{judged.pair_id}`"),
-                ("Kind", "two towers, unit vectors, inner product; user and item tower as ONNX files"),
-                *_recipe(config),
-                ("Parameters", f"{summary['parameters']:,}" if "parameters" in summary else "unknown"),
-                ("User features", _features(config, "user")),
-                ("Item features", _features(config, "item")),
-                (
-                    "Index",
-                    f"{index['kind']}, recall@10 against exact {index['recall@10_vs_exact']}",
-                ),
-            ],
-        ),
-        "",
-        "## The data",
-        "",
-        *_table(
-            ("", ""),
-            [
-                ("Users, items", f"{held.user_count:,}, {held.item_count:,}"),
-                ("Interactions", ", ".join(f"{name} {count:,}" for name, count in held.counts().items())),
-                ("Span", "no times" if span is None else f"{_day(span[0])} to {_day(span[1])}"),
-                ("Fingerprint", f"`{summary.get('fingerprint', 'unknown')}`"),
-                ("Split", f"{held.split_kind}; judged on {judged.stage.name}, {result['users']:,} users"),
-            ],
-        ),
-        "",
-        "## Training",
-        "",
-        *_table(("", ""), list(_training(summary))),
-        "",
-        "## What was measured",
-        "",
+    found = f"{index['kind']}, recall@10 against exact {index['recall@10_vs_exact']}"
+    measured = [
         "Users go through `user_tower.onnx` and the index, as in use. The whole catalogue is ranked, less what a user",
         "is known to have; ties count against the model. Baselines are fitted on the same training rows, tuned on",
         "validation, and fed the same histories. Intervals: 95%, users drawn anew, of the difference in",
@@ -79,6 +37,91 @@ def markdown(judged: Evaluation, result: Mapping[str, Any]) -> str:
         "",
         *_further(result),
         *_slices(judged, result),
+    ]
+    split = f"{judged.held.split_kind}; judged on {judged.stage.name}, {result['users']:,} users"
+    about = {"name": judged.path.resolve().name, "pair_id": judged.pair_id}
+    model = [("Index", found)]
+    sentence = result["verdict"]["sentence"]
+    return _card(judged.held, judged.summary, **about, lead=sentence, model=model, split=split, measured=measured)
+
+
+def refitted(held: HeldOut, summary: Mapping[str, Any], *, name: str, pair_id: str) -> str:
+    """The model card of a training on everything, which nothing is held out to judge.
+
+    summary: what the training says of itself; `refitted_from` in it, what was measured before.
+    """
+    lead = (
+        "Trained on everything (`twotower train --refit`), what was held out before included, for as long as "
+        "validation chose. It was not judged itself: nothing is left to judge it by."
+    )
+    before = summary.get("refitted_from")
+    if before is None:
+        measured = ["Nothing: the training that it was refitted from had not been evaluated."]
+    else:
+        measured = [
+            f"Model `{before['pair_id']}`, of the same data and recipe without what was held out from it:",
+            before["verdict"],
+            "",
+            *_table(("", "of the model before"), [(key, f"{value:.4f}") for key, value in before["metrics"].items()]),
+        ]
+    return _card(
+        held, summary, name=name, pair_id=pair_id, lead=lead, model=[], split="none (refit)", measured=measured
+    )
+
+
+def _card(
+    held: HeldOut,
+    summary: Mapping[str, Any],
+    *,
+    name: str,
+    pair_id: str,
+    lead: str,
+    model: Sequence[tuple[str, str]],
+    split: str,
+    measured: Sequence[str],
+) -> str:
+    """What all cards say, with what is particular to one in its place."""
+    config, span = held.config, held.span()
+    lines = [
+        f"# Model card: {name}",
+        "",
+        lead,
+        "",
+        "## The model",
+        "",
+        *_table(
+            ("", ""),
+            [
+                ("Pair id", f"`{pair_id}`"),
+                ("Kind", "two towers, unit vectors, inner product; user and item tower as ONNX files"),
+                *_recipe(config),
+                ("Parameters", f"{summary['parameters']:,}" if "parameters" in summary else "unknown"),
+                ("User features", _features(config, "user")),
+                ("Item features", _features(config, "item")),
+                *model,
+            ],
+        ),
+        "",
+        "## The data",
+        "",
+        *_table(
+            ("", ""),
+            [
+                ("Users, items", f"{held.user_count:,}, {held.item_count:,}"),
+                ("Interactions", ", ".join(f"{part} {count:,}" for part, count in held.counts().items())),
+                ("Span", "no times" if span is None else f"{_day(span[0])} to {_day(span[1])}"),
+                ("Fingerprint", f"`{summary.get('fingerprint', 'unknown')}`"),
+                ("Split", split),
+            ],
+        ),
+        "",
+        "## Training",
+        "",
+        *_table(("", ""), list(_training(summary))),
+        "",
+        "## What was measured",
+        "",
+        *measured,
         "",
         "## Intended use",
         "",
@@ -105,8 +148,14 @@ def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, train = config.get("model", {}), config.get("train", {})
     encoders = ", ".join(f"{side}: {(model.get(side) or {}).get('encoder', 'default')}" for side in ("user", "item"))
     named = {name: model.get(name) for name in ("dim", "layers", "heads", "dropout")}
-    named |= {name: train.get(name) for name in ("objective", "batch_size", "lr", "candidates", "seed")}
-    told = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+    named |= {name: value for name, value in train.items() if name not in ("epochs", "patience", "accelerator")}
+    if named.get("objective") != "sampled-softmax":
+        named.pop("candidates", None)
+    told = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in named.items()
+        if value is not None
+    )
     return [("Encoders", encoders), ("Recipe", told)]
 
 

@@ -43,7 +43,7 @@ def html(judged: Evaluation, result: Mapping[str, Any]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(judged.path.name)}: evaluation</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{escape(judged.path.resolve().name)}: evaluation</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n"
         f'</main>\n<script type="application/json" id="specs">{specs}</script>\n'
         f"<script>{_drawing_code()}</script>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
@@ -98,7 +98,7 @@ def _head(judged: Evaluation, result: Mapping[str, Any]) -> str:
         entries = "".join(f"<li>{escape(entry)}</li>" for entry in judged.verdict.advice)
         tries = f'<section class="card"><h2>What to try</h2><ul>{entries}</ul></section>'
     return (
-        f"<header><h1>{escape(judged.path.name)} · {escape(str(result['created'])[:10])}</h1>"
+        f"<header><h1>{escape(judged.path.resolve().name)} · {escape(str(result['created'])[:10])}</h1>"
         f'<span class="badge {outcome}">{BADGES[outcome]}</span>'
         f'<p class="verdict">{escape(said)}</p><p class="soft">{escape(numbers)}</p></header>'
         f'<div class="facts">{shown}</div>{tries}'
