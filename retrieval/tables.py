@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retrieval.errors import DataError
 from retrieval.records import text_of
@@ -15,6 +16,7 @@ from retrieval.records import text_of
 BLOCK_BYTES: Final = 4 << 20  # text read at a time; a row larger than this does not parse
 HEADER_BYTES: Final = 1 << 16
 SEPARATORS: Final = (",", ";", "\t", "|")  # of two that are as frequent the first
+MISSING: Final = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 KINDS: Final = {"int64": "a whole number", "double": "a number", "float": "a number", "bool": "true or false"}
 SUFFIXES: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
@@ -78,6 +80,8 @@ def _csv_batches(path: Path, suffix: str, types: dict[str, pa.DataType]) -> Iter
     mark = "\t" if suffix == ".tsv" else max(SEPARATORS, key=first.count)
     names = next(csv.reader([first], delimiter=mark), [])
     told = {name: types[name.strip()] for name in names if name.strip() in types}
+    whole = {name: kind for name, kind in told.items() if pa.types.is_integer(kind)}
+    told |= dict.fromkeys(whole, pa.string())
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
             for batch in pacsv.open_csv(
@@ -86,9 +90,29 @@ def _csv_batches(path: Path, suffix: str, types: dict[str, pa.DataType]) -> Iter
                 parse_options=pacsv.ParseOptions(delimiter=mark, newlines_in_values=True),
                 convert_options=pacsv.ConvertOptions(column_types=told),
             ):
-                yield batch.rename_columns([name.strip() for name in batch.schema.names])
+                columns = [
+                    _whole(column, whole[name], name=name) if name in whole else column
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(columns, [name.strip() for name in batch.schema.names])
     except pa.ArrowInvalid as error:
         raise pa.ArrowInvalid(_placed(str(error), names)) from error
+
+
+def _whole(column: Any, kind: pa.DataType, *, name: str) -> Any:
+    """Text as integers: 1990.0 too, as a spreadsheet or pandas writes whole numbers where some are missing."""
+    bare = pc.utf8_trim_whitespace(column)
+    known = pc.if_else(pc.is_in(bare, value_set=pa.array(MISSING)), None, bare)
+    try:
+        return known.cast(kind)
+    except pa.ArrowInvalid:
+        known = pc.replace_substring_regex(known, r"\.0*$", "")
+    try:
+        return known.cast(kind)
+    except pa.ArrowInvalid as error:
+        value = re.search(r"'(.*)'", str(error))
+        told = f"invalid value '{value[1]}'" if value else str(error)
+        raise pa.ArrowInvalid(f'column "{name}": {told}, expected a whole number') from error
 
 
 def _placed(message: str, names: list[str]) -> str:

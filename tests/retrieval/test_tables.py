@@ -87,11 +87,20 @@ def test_a_csv_may_use_another_separator_and_spaces_in_its_header(tmp_path: Path
     assert read.to_pylist() == [{"id": "007", "n": 1, "t": "a"}]
 
 
-def test_a_value_of_another_type_is_named_by_column_and_line(tmp_path: Path) -> None:
+def test_whole_numbers_may_be_written_with_a_point(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("id,year\n1,1990\n2,1990.5\n")
-    with pytest.raises(DataError, match=r"column \"year\", line 3: invalid value '1990\.5', expected a whole number"):
+    path.write_text("id,year\n1,1990.0\n2,\n3, 9007199254740993\n4,NaN\n")
+    (read,) = blocks(path, types={"year": pa.int64()})
+    assert read.column("year").to_pylist() == [1990, None, 9007199254740993, None]
+
+
+def test_a_value_of_another_type_is_named_by_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,year,price\n1,1990,5\n2,1990.5,dear\n")
+    with pytest.raises(DataError, match=r"column \"year\": invalid value '1990\.5', expected a whole number"):
         list(blocks(path, types={"year": pa.int64()}))
+    with pytest.raises(DataError, match=r"column \"price\", line 3: invalid value 'dear', expected a number"):
+        list(blocks(path, types={"price": pa.float64()}))
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
