@@ -37,9 +37,9 @@ class Alone:
         if found is None:
             return None
         rows, scores = found
-        if not self._is_falling(scores):
-            order = (-scores[0]).argsort()[: self._k + 1]
-            rows, scores = rows.take(order, axis=1), scores.take(order, axis=1)
+        if scores.shape[1] > 2 * self._k + 1 or not self._is_falling(scores):
+            order = scores[0].argsort()[: -self._k - 2 : -1]
+            rows, scores = rows[0].take(order)[None], scores[0].take(order)[None]
             if not self._is_falling(scores):
                 return None
         return rows[:, : self._k], scores[:, : self._k]
@@ -59,3 +59,12 @@ def ask_structure(search: Callable[..., None], query: Vectors, count: int, param
     pointer = faiss.swig_ptr
     search(1, pointer(query), count, pointer(scores), pointer(rows), parameters)
     return rows, scores
+
+
+def sorted_best(rows: Rows, scores: Scores, count: int) -> tuple[Rows, Scores]:
+    """The `count` best candidates (q, c), best first, equal scores in any order. Returns (q, count) each."""
+    if scores.shape[1] > 2 * count:
+        best = scores.argpartition(-count, axis=1)[:, -count:]
+        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    order = (-scores).argsort(axis=1)[:, :count]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)

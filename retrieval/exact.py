@@ -26,7 +26,7 @@ QUERIES: Final = 256  # queries multiplied at a time
 FEW_QUERIES: Final = 4  # up to here one after the other is faster
 BLOCK: Final = 2048  # items multiplied at a time: their products stay in the cache until they are compared
 LARGEST_GROUP: Final = 64
-ROW_COST: Final = 6  # a row to score, over a maximum to compare, in time
+ROW_COST: Final = 2  # a row to score, over a maximum to compare, in time
 CROWDED: Final = 8  # times as many candidates as wanted
 LOWEST: Final = np.finfo(np.float32).min
 

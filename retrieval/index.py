@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval import csr, exact
-from retrieval.alone import Alone, ask_structure
+from retrieval.alone import Alone, ask_structure, sorted_best
 from retrieval.csr import CSR
 from retrieval.errors import BundleError, QueryError
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
@@ -308,9 +308,7 @@ class Index:
         """By the structure; exactly where its answer is short or cut off between equals."""
         if effort.within is not None:
             rows, scores = self._probed(queries, k, candidates, among, effort)
-            order = np.argsort(-scores, axis=1)[:, :candidates]
-            rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-            return self._chosen(queries, rows, scores, k, among, exclude)
+            return self._chosen(queries, *sorted_best(rows, scores, candidates), k, among, exclude)
         parameters = self._parameters(k, candidates, among, effort)
         step = FLAT_QUERIES if self.kind.is_flat else len(queries)
         parts = [

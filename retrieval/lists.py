@@ -57,6 +57,11 @@ class Lists:
         """The rows of a list."""
         return self.rows[self.ends[number] - self.sizes[number] : self.ends[number]]
 
+    @property
+    def mean_size(self) -> float:
+        """Items of a list."""
+        return len(self.rows) / len(self.sizes)
+
     @cached_property
     def owners(self) -> Rows:
         """The list of each row: (n,)."""

@@ -27,7 +27,8 @@ FILTER_MARGIN: Final = (
 )
 REACHES: Final = tuple(round(0.01 * step, 2) for step in range(31))
 LISTS_A_CLUSTER: Final = 4
-MANY_PROBES: Final = 8  # below, every query looks into the same number of lists: choosing takes as long as it saves
+GUIDED_PROBES: Final = 5  # below, guides to the lists do not help
+MANY_ITEMS: Final = 400  # below, every query looks into the same number of lists: choosing takes as long as it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,15 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
     wanted = min(recall + MARGIN, 1.0)
     tried = _sweep(efforts(index.kind, index.structure), choosing, wanted)
     chosen = _cheapest(tried, wanted)
-    if index.probing is not None and (chosen.probes or 0) >= MANY_PROBES:
+    if index.lists is not None and (chosen.probes or 0) >= GUIDED_PROBES:
         guides = choosing.guides(recall=wanted)
         if guides is not None:
             index.guide(guides.vectors)
             choosing.near = guides.near
-        gaps = index.probing.gaps(queries[:half]) if guides is None else _gaps(guides.near)
-        as_needed = efforts(index.kind, index.structure, gaps=gaps)
+            tried = _sweep(efforts(index.kind, index.structure), choosing, wanted)
+            chosen = _cheapest(tried, wanted)
+    if index.lists is not None and (chosen.probes or 0) * index.lists.mean_size >= MANY_ITEMS:
+        as_needed = efforts(index.kind, index.structure, gaps=choosing.gaps())
         tried = _sweep((effort for effort in as_needed if effort.factor == chosen.factor), choosing, wanted)
         chosen = _cheapest(tried, wanted)
     measured = checking.measure(chosen)[0]
@@ -150,11 +153,6 @@ def _clusters(index: Index, random: np.random.Generator) -> npt.NDArray[np.int64
     return np.concatenate([(index.base[start : start + 16_384] @ columns).argmax(axis=1) for start in steps])
 
 
-def _gaps(near: Vectors) -> Vectors:
-    gaps: Vectors = near.max(axis=1, keepdims=True) - near
-    return gaps
-
-
 class _Truth:
     """Queries and what exact search finds for them.
 
@@ -174,6 +172,14 @@ class _Truth:
         if lists is None or not can_guide(lists.ivf):
             return None
         return fit(lists, self._queries, self._rows[:, :K], recall=recall)
+
+    def gaps(self) -> Vectors:
+        """How much less near each list is than the nearest: (q, lists)."""
+        assert self._index.probing is not None
+        if self.near is None:
+            return self._index.probing.gaps(self._queries)
+        gaps: Vectors = self.near.max(axis=1, keepdims=True) - self.near
+        return gaps
 
     def measure(self, effort: Effort, *, k: int = K) -> tuple[float, float]:
         """Recall@k against exact search, equal scores counting as equal, and CPU seconds a query."""
