@@ -13,16 +13,32 @@ from typing import Final
 
 import prometheus_client
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retrieval.console import is_quiet, is_verbose, note
 from retrieval.errors import TwoTowerError
 from retrieval.server.app import application
 from retrieval.server.generations import Generations
+from retrieval.server.replies import error_reply
 from retrieval.server.settings import Settings
 
 FINISH_S: Final = 30  # for requests in flight when the server is told to end
 
 log: Final = logging.getLogger("twotower.server")
+
+
+class _Http(HttpToolsProtocol):
+    """uvicorn's, but what is no HTTP is refused as everything else is: by an error in JSON."""
+
+    def send_400_response(self, msg: str) -> None:
+        response = error_reply(400, f"this is not HTTP that can be understood ({msg.rstrip('.').lower()})")
+        lines = [
+            b"HTTP/1.1 400 Bad Request",
+            *(b"%s: %s" % pair for pair in response.raw_headers),
+            b"connection: close",
+        ]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -60,6 +76,7 @@ def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: boo
         server = _Server(
             uvicorn.Config(
                 application(generations, settings),
+                http=_Http,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -141,6 +141,21 @@ def test_open_to_others_it_says_so(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "sent", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_in_json_too(tmp_path: Path, sent: bytes) -> None:
+    with serving(write_tiny(tmp_path / "bundle")) as (_, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(sent)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            assert response.status == 400
+            assert response.getheader("content-type") == "application/json; charset=utf-8"
+            assert "not HTTP" in json.loads(response.read())["error"]
+        assert ask(port, "GET", "/healthz")[0] == 200
+
+
 def test_an_interruption_is_one(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "bundle")) as (process, _):
         process.send_signal(signal.SIGINT)
