@@ -1,19 +1,22 @@
 """Alone: one query that is asked of all there is. What does not depend on it is prepared once."""
 
+import math
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from retrieval import exact
 from retrieval.kinds import Effort
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
+MANY: Final = 200  # candidates, from which on FAISS's heap takes longer than numpy
 Ask = Callable[[Vectors], tuple[Rows, Scores] | None]
 
 
@@ -61,10 +64,41 @@ def ask_structure(search: Callable[..., None], query: Vectors, count: int, param
     return rows, scores
 
 
-def sorted_best(rows: Rows, scores: Scores, count: int) -> tuple[Rows, Scores]:
-    """The `count` best candidates (q, c), best first, equal scores in any order. Returns (q, count) each."""
-    if scores.shape[1] > 2 * count:
-        best = scores.argpartition(-count, axis=1)[:, -count:]
-        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
-    order = (-scores).argsort(axis=1)[:, :count]
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+def best_pairs(
+    rows: Rows, scores: Scores, hidden: Iterable[int], *, k: int, is_whole: bool
+) -> list[tuple[float, int]] | None:
+    """The k best candidates (c,) of a query as pairs of a negated score and a row, best first, equals by lower row.
+
+    hidden: rows that may not be found. is_whole: whether there are no other candidates.
+    None where there may be others as good: too few are left, or the last scores like the k-th.
+    """
+    unwanted, reached = {-1, *hidden}, (-scores).tolist()
+    found = sorted(pair for pair in zip(reached, rows.tolist(), strict=True) if pair[1] not in unwanted)
+    if not is_whole and (len(found) <= k or found[k - 1][0] >= max(reached)):
+        return None
+    return found[:k]
+
+
+def columns_of(found: list[tuple[float, int]], *, k: int) -> tuple[Rows, Scores]:
+    """Such pairs as rows and scores, (1, k) each; the tail is row -1, score -inf."""
+    found = found + [(math.inf, -1)] * (k - len(found))
+    scores = np.array([[-score for score, _ in found]], dtype=np.float32)
+    return np.array([[row for _, row in found]], dtype=np.int64), scores
+
+
+def best_of_few(query: Vectors, vectors: Vectors, *, k: int, hidden: Rows) -> tuple[Rows, Scores] | None:
+    """The k best of some vectors (n, d) for a query (1, d), exactly: rows and scores (1, k) each.
+
+    hidden: positions that may not be found. None where FAISS cannot tell: many are wanted, or equals were cut off.
+    """
+    count = min(k + len(hidden) + 1, len(vectors))
+    if count > MANY:
+        return None
+    scores, rows = np.empty((1, count), dtype=np.float32), np.empty((1, count), dtype=np.int64)
+    pointer = faiss.swig_ptr
+    height, dim = vectors.shape
+    faiss.knn_inner_product(pointer(query), pointer(vectors), dim, 1, height, count, pointer(scores), pointer(rows))
+    found = best_pairs(
+        rows[0], exact.score(query, vectors, rows)[0], hidden.tolist(), k=k, is_whole=count == len(vectors)
+    )
+    return None if found is None else columns_of(found, k=k)

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval import csr, exact
-from retrieval.alone import Alone, ask_structure, sorted_best
+from retrieval.alone import Alone, ask_structure, best_of_few, best_pairs, columns_of
+from retrieval.candidates import hide, sorted_best
 from retrieval.csr import CSR
-from retrieval.errors import BundleError, QueryError
+from retrieval.errors import BundleError, DataError, QueryError
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
-from retrieval.lists import REACH, Lists
+from retrieval.lists import REACH, Depth, Lists
 from retrieval.probing import Probing, bounds
 from retrieval.selection import FEW_KEPT, Selection
 
@@ -68,7 +69,18 @@ class Index:
         """Build over vectors.
 
         vectors: (n, d) float32, unit rows, n >= 1; may be memory-mapped: it is read a block at a time.
+        Raises DataError where FAISS cannot build that kind over so many.
         """
+        try:
+            return cls._build(vectors, kind, seed=seed)
+        except RuntimeError as error:
+            reason = str(error).rpartition("failed: ")[2].partition("\n")[0].strip() or "FAISS does not say why"
+            raise DataError(
+                f'index: --kind "{kind.name}" cannot be built over {len(vectors):,} items: {reason}'
+            ) from error
+
+    @classmethod
+    def _build(cls, vectors: Vectors, kind: Kind, *, seed: int) -> "Index":
         count, dim = vectors.shape
         if kind.is_flat:
             structure = faiss.IndexFlatIP(dim)
@@ -237,7 +249,10 @@ class Index:
             at = np.minimum(np.searchsorted(among.rows, exclude.indices), len(among.rows) - 1)
             inside = among.rows[at] == exclude.indices
             exclude = csr.from_pairs(exclude.owners()[inside], at[inside], height=exclude.height)
-        found, scores = exact.top_k(queries, among.vectors, k=k, exclude=exclude)
+        answer = None
+        if len(queries) == 1:
+            answer = best_of_few(queries, among.vectors, k=k, hidden=NO_ROWS if exclude is None else exclude.indices)
+        found, scores = exact.top_k(queries, among.vectors, k=k, exclude=exclude) if answer is None else answer
         return np.where(found >= 0, among.rows[found], -1), scores
 
     def _search_all(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
@@ -263,15 +278,11 @@ class Index:
     ) -> tuple[Rows, Scores]:
         """As `_search_structure` for one query (1, d), in plain Python: array operations cost more than they save."""
         rows, scores = self._find_one(query, k, candidates, among, effort)
-        reached = scores[0].tolist()
-        is_whole = candidates == len(self.base)
-        hidden = {-1} if exclude is None else {-1, *exclude.indices.tolist()}
-        found = [(-score, row) for score, row in zip(reached, rows[0].tolist(), strict=True) if row not in hidden]
-        found.sort()
-        if not is_whole and (len(found) <= k or found[k - 1][0] >= -min(reached)):
-            return self._search_all(query, k, among, exclude)  # short, or cut off between equals
-        missing = [(math.inf, -1)] * (k - len(found))
-        answer_scores, answer = _columns([*found[:k], *missing])
+        hidden = [] if exclude is None else exclude.indices.tolist()
+        found = best_pairs(rows[0], scores[0], hidden, k=k, is_whole=candidates == len(self.base))
+        if found is None:  # short, or cut off between equals
+            return self._search_all(query, k, among, exclude)
+        answer, answer_scores = columns_of(found, k=k)
         if len(self.added) == 0:
             return answer, answer_scores
         return self._with_added(query, answer, answer_scores, k, among, self._split(exclude)[1])
@@ -333,28 +344,29 @@ class Index:
     def _search_lists(
         self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort
     ) -> tuple[Rows, Scores]:
-        """Under a filter: by the lists in which something is kept, one query after the other.
+        """Under a filter: by the lists in which something is kept.
 
         A query whose answer falls short, or is cut off between equals, is answered exactly.
         """
         kept = among.by_list
         if len(kept.numbers) == 0:
             return self._search_all(queries, k, among, exclude)
-        rows, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
         base_lists, added_lists = self._split(exclude)
-        probes, reach = effort.probes or FEWEST_PROBES, REACH if effort.reach is None else effort.reach
-        for query in range(len(queries)):
-            asked = queries[query : query + 1]
-            hidden = NO_ROWS if base_lists is None else base_lists.list(query)
-            found, found_scores, is_cut = kept.search(
-                asked, k=k, hidden=hidden, probes=probes, factor=effort.factor, reach=reach
-            )
-            if is_cut or len(found) < k:
-                own = None if base_lists is None else base_lists.take(np.array([query]))
-                rows[query], scores[query] = exact.top_k(asked, self.base, k=k, keep=among.base_mask, exclude=own)
-            else:
-                best = sorted(zip((-found_scores).tolist(), found.tolist(), strict=True))[:k]
-                rows[query], scores[query] = [row for _, row in best], [-score for score, _ in best]
+        depth = Depth(effort.probes or FEWEST_PROBES, effort.factor, REACH if effort.reach is None else effort.reach)
+        if len(queries) == 1:
+            hidden = NO_ROWS if base_lists is None else base_lists.indices
+            found = kept.search_one(queries, k=k, hidden=hidden, depth=depth)
+            if found is None:
+                return self._search_all(queries, k, among, exclude)
+            rows, scores = columns_of(found, k=k)
+        else:
+            rows, scores, is_cut = kept.search_many(queries, k=k, hidden=base_lists, depth=depth)
+            if is_cut.any():
+                again = np.flatnonzero(is_cut)
+                own = None if base_lists is None else base_lists.take(again)
+                rows[again], scores[again] = exact.top_k(
+                    queries[again], self.base, k=k, keep=among.base_mask, exclude=own
+                )
         return self._with_added(queries, rows, scores, k, among, added_lists)
 
     def _chosen(
@@ -368,7 +380,7 @@ class Index:
         candidates = rows.shape[1]
         lowest = scores[:, -1]
         if base_list is not None:
-            rows, scores = _hide(rows, scores, base_list, self.height)
+            rows, scores = hide(rows, scores, base_list)
         if base_list is not None or not (scores[:, :-1] > scores[:, 1:]).all():
             rows, scores = exact.best_first(rows, scores, k=k)
         else:
@@ -417,23 +429,6 @@ class Index:
         return exact.best_first(
             np.concatenate([rows, late], axis=1), np.concatenate([scores, late_scores], axis=1), k=k
         )
-
-
-def _columns(found: list[tuple[float, int]]) -> tuple[Scores, Rows]:
-    """Pairs of a negated score and a row as arrays (1, k) each."""
-    scores = np.array([[-score for score, _ in found]], dtype=np.float32)
-    return scores, np.array([[row for _, row in found]], dtype=np.int64)
-
-
-def _hide(rows: Rows, scores: Scores, exclude: CSR, height: int) -> tuple[Rows, Scores]:
-    """Candidates with those excluded turned into none. rows: (q, c), -1 for none."""
-    hidden = np.sort(exclude.owners() * height + exclude.indices)
-    if len(hidden) == 0:
-        return rows, scores
-    keys = np.arange(len(rows))[:, None] * height + rows
-    at = np.minimum(np.searchsorted(hidden, keys), len(hidden) - 1)
-    gone = (hidden[at] == keys) & (rows >= 0)
-    return np.where(gone, -1, rows), np.where(gone, np.float32(-np.inf), scores)
 
 
 def _whole_vectors(structure: Any) -> Vectors:

@@ -8,14 +8,16 @@ good they are, and then takes every list that may hold a better one. So it looks
 
 import math
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from retrieval import exact
-from retrieval.probing import search_lists
+from retrieval.candidates import hide, padded
+from retrieval.csr import CSR
+from retrieval.probing import multiply_all, multiply_some, parameters_of, search_lists, swig_ptr
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -25,14 +27,20 @@ Mask = npt.NDArray[np.bool_]
 SAMPLE: Final = 16  # kept items of a list that its mean is taken of
 SPREADS: Final = 2.0  # a list is as near as its mean and so many standard deviations
 REACH: Final = 0.12  # how much less near a list with an answer may be than that answer; where it was not measured
+QUERIES: Final = 1_024  # that are compared with all lists at a time
 MET: Final = 20  # kept items per wanted one that the first look must meet
-COPIED: Final = 65_536  # so many kept items are copied list by list, when the filter is first asked for
-LONG: Final = 32  # kept items of a list from which on the copy is faster than gathering
-# Nanoseconds, as measured (docs/performance.md); only their relation matters.
-GATHERED_NS: Final = 55  # a kept item, gathered and multiplied
-COPIED_NS: Final = 12  # the same from a copy that holds it beside its neighbours
-SCANNED_NS: Final = 6  # any item of a list, by its code
-CALL_NS: Final = 5_000  # asking FAISS, and scoring its candidates anew
+
+
+class Depth(NamedTuple):
+    """How far a filtered search looks.
+
+    probes: lists of a first look, at least. factor: candidates per wanted item. reach: lists that are less near than
+    the k-th best row so far by more than this are passed over.
+    """
+
+    probes: int
+    factor: float
+    reach: float
 
 
 class Lists:
@@ -79,30 +87,30 @@ class Kept:
 
     def __init__(self, lists: Lists, mask: Mask) -> None:
         kept = mask[lists.rows]
-        self._lists = lists
-        self._rows = lists.rows[kept]
-        self._count = len(self._rows)
         so_far = np.concatenate([[0], np.cumsum(kept)])
         counts = np.diff(so_far[lists.ends], prepend=0)
         self.numbers: Rows = np.flatnonzero(counts)  # (f,): of the lists in which something is kept
         self.counts: Rows = counts[self.numbers]
-        self._copy = lists.vectors[self._rows] if self._count <= COPIED else None
-        # What gathering what is kept of a list takes above scanning the list.
-        gathering = GATHERED_NS if self._copy is None else COPIED_NS
-        self._gathering = gathering * self.counts - SCANNED_NS * lists.sizes[self.numbers]
-        self._ends = np.cumsum(self.counts)
-        self._means, self._spreads = self._shape()
+        self._lists = lists
+        self._count = int(self.counts.sum())
+        self._means, self._spreads = self._shape(lists.rows[kept])
+        self._columns = np.ascontiguousarray(self._means.T)
+        self._pointers = swig_ptr(self._means), swig_ptr(lists.vectors)
+        self._no_near = np.zeros(len(lists.sizes), dtype=np.float32)
+        self._needs_near = bool(lists.ivf.by_residual)
         self._selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         self._parameters: dict[int, Any] = {}
 
-    def _shape(self) -> tuple[Vectors, Scores]:
-        """Of each list the mean of what is kept, by a sample: (f, d); and SPREADS standard deviations of it: (f,)."""
+    def _shape(self, rows: npt.NDArray[np.int32]) -> tuple[Vectors, Scores]:
+        """Of each list the mean of what is kept, by a sample: (f, d); and SPREADS standard deviations of it: (f,).
+
+        rows: all that are kept, list by list.
+        """
         taken = np.minimum(self.counts, SAMPLE)
-        ends = np.cumsum(taken)
-        starts = ends - taken
+        starts = np.cumsum(taken) - taken
         place = np.arange(taken.sum()) - np.repeat(starts, taken)
         spaced = place * np.repeat(self.counts, taken) // np.repeat(taken, taken)
-        sample = self._lists.vectors[self._rows[np.repeat(self._ends - self.counts, taken) + spaced]]
+        sample = self._lists.vectors[rows[np.repeat(np.cumsum(self.counts) - self.counts, taken) + spaced]]
         means = np.add.reduceat(sample, starts, axis=0) / taken[:, None].astype(np.float32)
         # Of unit vectors: the squared distance from their mean is what its square lacks to 1. (t / (t - 1) makes the
         # variance of a sample that of what it was drawn from.)
@@ -112,80 +120,129 @@ class Kept:
 
     def nearness(self, query: Vectors) -> Scores:
         """How good an item of each list may be for a query (d,). Returns (f,)."""
-        return self._means @ query + self._spreads
+        nearness = np.empty(len(self.numbers), dtype=np.float32)
+        multiply_all(swig_ptr(nearness), swig_ptr(query), self._pointers[0], len(query), len(nearness))
+        nearness += self._spreads
+        return nearness
 
-    def search(
-        self, query: Vectors, *, k: int, hidden: Rows, probes: int, factor: float, reach: float
-    ) -> tuple[Rows, Scores, bool]:
+    def _first_width(self, depth: Depth, met: int) -> int:
+        """How many lists a first look takes that is to meet so many kept items, if lists keep alike."""
+        return min(max(depth.probes, math.ceil(met * len(self.numbers) / self._count)), len(self.numbers))
+
+    def search_one(self, query: Vectors, *, k: int, hidden: Rows, depth: Depth) -> list[tuple[float, int]] | None:
         """The best kept rows of the lists worth looking into.
 
-        query: (1, d). hidden: rows that may not be found. probes, factor: of an unfiltered search.
-        reach: lists that are less near than the k-th best row by more than this are passed over.
-        Returns rows (c,) and their scores, in no order, at least the k best of those lists unless there are fewer; and
-        whether others that score alike may have been cut off.
+        query: (1, d). hidden: rows that may not be found.
+        Returns k pairs of a negated score and a row, best first, equal scores by lower row. None if there are fewer, or
+        others that score like the last may have been cut off.
         """
         nearness = self.nearness(query[0])
-        first, bound = self._first(nearness, probes, MET * k + len(hidden))
-        rows, scores, is_cut = self._look(query, first, k, hidden, factor)
-        least = scores.min() if len(scores) >= k else -np.inf  # no worse ones than the k-th are among them
-        further = ((nearness >= least - reach) & (nearness < bound)).nonzero()[0]
+        met, wide = MET * k + len(hidden), self._first_width(depth, MET * k + len(hidden))
+        while True:
+            first = nearness.argpartition(-wide)[-wide:]
+            if wide == len(nearness) or np.add.reduce(self.counts.take(first)) >= met:
+                break
+            wide = min(2 * wide, len(nearness))
+        wanted = min(math.ceil(depth.factor * k) + 1 + len(hidden), self._count)
+        unwanted = {-1, *hidden.tolist()} if len(hidden) else {-1}
+        found, lowest = self._look_one(query, first, wanted, unwanted)
+        found.sort()
+        nearness[first] = -np.inf
+        further = (nearness >= (-found[k - 1][0] - depth.reach if len(found) >= k else -2.0)).nonzero()[0]
         if len(further):
-            late, late_scores, late_cut = self._look(query, further, k, hidden, factor)
-            rows, scores = np.concatenate([rows, late]), np.concatenate([scores, late_scores])
-            is_cut = is_cut or late_cut
+            late, least = self._look_one(query, further, wanted, unwanted)
+            found, lowest = sorted(found[:k] + late), min(lowest, least)
+        if len(found) < k or found[k - 1][0] >= lowest:
+            return None
+        return found[:k]
+
+    def _look_one(
+        self, query: Vectors, chosen: Rows, wanted: int, unwanted: set[int]
+    ) -> tuple[list[tuple[float, int]], float]:
+        """As `_look` for one query (1, d) and lists (p,): pairs of a negated score and a row, and the highest of those.
+
+        The latter before what is unwanted is left out, and infinite if all that is kept in those lists is there.
+        """
+        pointer = swig_ptr
+        numbers = self.numbers.take(chosen)
+        scores, rows = np.empty(wanted, dtype=np.float32), np.empty(wanted, dtype=np.int64)
+        near = self._lists.centroids[numbers] @ query[0] if self._needs_near else self._no_near
+        asked, places, found = pointer(query), pointer(scores), pointer(rows)
+        made = parameters_of(len(numbers), self._parameters, self._selector)
+        self._lists.ivf.search_preassigned_c(
+            1, asked, wanted, pointer(numbers), pointer(near), places, found, False, made
+        )
+        multiply_some(places, asked, self._pointers[1], found, query.shape[1], 1, wanted)
+        pairs = list(zip((-scores).tolist(), rows.tolist(), strict=True))
+        return [pair for pair in pairs if pair[1] not in unwanted], max(pairs)[0]
+
+    def search_many(self, queries: Vectors, *, k: int, hidden: CSR | None, depth: Depth) -> tuple[Rows, Scores, Mask]:
+        """As `search_one` for queries (q, d) at once: each looks into the same lists as alone.
+
+        Returns rows and scores, (q, k) each, and of which query they may not be right: (q,).
+        """
+        rows, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
+        is_cut = np.empty(len(queries), dtype=np.bool_)
+        for start in range(0, len(queries), QUERIES):
+            part = slice(start, min(start + QUERIES, len(queries)))
+            lists = None if hidden is None else hidden.block(part.start, part.stop)
+            rows[part], scores[part], is_cut[part] = self._search_block(queries[part], k, lists, depth)
         return rows, scores, is_cut
 
-    def _first(self, nearness: Scores, probes: int, met: int) -> tuple[Rows, np.float32]:
-        """The lists to look into at first, and how near they are: `probes` of them, and they hold `met` kept rows."""
-        lists = len(nearness)
-        wide = max(probes, math.ceil(met * lists / self._count))
-        while wide < lists:
-            bound: np.float32 = np.partition(nearness, lists - wide)[lists - wide]
-            first = (nearness >= bound).nonzero()[0]
-            if self.counts[first].sum() >= met:
-                return first, bound
-            wide *= 2
-        return np.arange(lists), nearness.min()
+    def _search_block(self, queries: Vectors, k: int, hidden: CSR | None, depth: Depth) -> tuple[Rows, Scores, Mask]:
+        rows, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
+        is_cut = np.empty(len(queries), dtype=np.bool_)
+        lengths = np.zeros(len(queries), dtype=np.int64) if hidden is None else hidden.lengths
+        met = MET * k + lengths
+        wide = np.array([self._first_width(depth, some) for some in met.tolist()])
+        left = np.arange(len(queries))
+        nearness = queries @ self._columns + self._spreads
+        while len(left):
+            width = int(wide[left].min())
+            own = left[wide[left] == width]
+            first = nearness[own].argpartition(-width, axis=1)[:, -width:]
+            ready = (self.counts[first].sum(axis=1) >= met[own]) | (width == len(self.numbers))
+            wide[own[~ready]] = min(2 * width, len(self.numbers))
+            some, first = own[ready], first[ready]
+            if len(some):
+                lists = None if hidden is None else hidden.take(some)
+                rows[some], scores[some], is_cut[some] = self._in_two_looks(
+                    queries[some], nearness[some], first, k=k, hidden=lists, depth=depth
+                )
+            left = left[np.isin(left, some, invert=True)]
+        return rows, scores, is_cut
 
-    def _look(self, query: Vectors, chosen: Rows, k: int, hidden: Rows, factor: float) -> tuple[Rows, Scores, bool]:
-        """The k best kept rows of some lists, all that score like the k-th among them. As `search` returns."""
-        if self._gathering[chosen].sum() <= CALL_NS:
-            rows, is_whole = self._gathered(query, chosen, k + len(hidden)), True
-        else:
-            kept = int(self.counts[chosen].sum())
-            wanted = min(math.ceil(factor * k) + 1 + len(hidden), kept)
-            rows, is_whole = self._scanned(query, chosen, wanted), wanted == kept
-        scores = exact.score(query, self._lists.vectors, rows[None])[0]
-        lowest = -np.inf if is_whole else scores.min()
-        rows, scores = _best(rows, scores, k + len(hidden))
-        if len(hidden):
-            seen = np.isin(rows, hidden)
-            rows, scores = _best(rows[~seen], scores[~seen], k)
-        return rows, scores, bool(not is_whole and (len(scores) < k or scores.min() <= lowest))
+    def _in_two_looks(
+        self, queries: Vectors, nearness: Scores, first: Rows, *, k: int, hidden: CSR | None, depth: Depth
+    ) -> tuple[Rows, Scores, Mask]:
+        """As `search_many`, for the lists (q, p) of a first look."""
+        longest = 0 if hidden is None else int(hidden.lengths.max(initial=0))
+        wanted = min(math.ceil(depth.factor * k) + 1 + longest, self._count)
+        rows, scores = self._look(queries, first, wanted)
+        lowest = scores.min(axis=1)
+        rows, scores = hide(rows, scores, hidden)
+        rows, scores = exact.best_of(rows, scores, k)
+        np.put_along_axis(nearness, first, -np.inf, axis=1)
+        further = nearness >= np.where(rows[:, -1] >= 0, scores[:, -1] - np.float32(depth.reach), -2)[:, None]
+        again = np.flatnonzero(further.any(axis=1))
+        if len(again):
+            late, late_scores = self._look(queries[again], padded(further[again]), wanted)
+            lowest[again] = np.maximum(lowest[again], late_scores.min(axis=1))
+            late, late_scores = hide(late, late_scores, None if hidden is None else hidden.take(again))
+            rows[again], scores[again] = exact.best_of(
+                np.concatenate([rows[again], late], axis=1), np.concatenate([scores[again], late_scores], axis=1), k
+            )
+        return rows, scores, (rows[:, -1] < 0) | (scores[:, -1] <= lowest)
 
-    def _gathered(self, query: Vectors, chosen: Rows, wanted: int) -> Rows:
-        """The kept rows of some lists: all, or at least those that may be among the best `wanted`."""
-        ends = self._ends[chosen]
-        parts = [slice(*ends) for ends in zip((ends - self.counts[chosen]).tolist(), ends.tolist(), strict=True)]
-        rows = np.concatenate([self._rows[part] for part in parts])
-        if self._copy is not None and len(rows) > max(2 * wanted, LONG * len(parts)):
-            rough = np.concatenate([self._copy[part] @ query[0] for part in parts])
-            rows = rows[rough >= np.partition(rough, len(rough) - wanted)[len(rough) - wanted] - exact.SLACK]
-        return rows.astype(np.int64)
+    def _look(self, queries: Vectors, chosen: Rows, wanted: int) -> tuple[Rows, Scores]:
+        """The kept rows of some lists that are best by their codes, with the scores of their whole vectors.
 
-    def _scanned(self, query: Vectors, chosen: Rows, wanted: int) -> Rows:
-        """The kept rows of some lists that are best by their codes. wanted: at most as many as are kept there."""
-        numbers = self.numbers[chosen]
-        near = self._lists.centroids[numbers] @ query[0]
-        rows: Rows = search_lists(
-            self._lists.ivf, query, wanted, numbers[None], near[None], self._parameters, self._selector
-        )[0]
-        return rows
-
-
-def _best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
-    """The k best and all that score like the k-th."""
-    if len(scores) <= k:
-        return rows, scores
-    good = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
-    return rows[good], scores[good]
+        queries: (q, d). chosen: (q, p), -1 for none. Returns (q, wanted) each, row -1 and score -inf for none.
+        """
+        numbers = np.where(chosen < 0, -1, self.numbers.take(chosen))
+        # Codes of what is left of an item without its centroid need the score of that.
+        near = np.zeros(numbers.shape, dtype=np.float32)
+        if self._needs_near:
+            near = np.take_along_axis(queries @ self._lists.centroids.T, numbers, axis=1)
+        rows = search_lists(self._lists.ivf, queries, wanted, numbers, near, self._parameters, self._selector)
+        return rows, exact.score(queries, self._lists.vectors, rows)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval import exact
+from retrieval.candidates import padded
 from retrieval.kinds import Effort
 
 Vectors = npt.NDArray[np.float32]
@@ -85,7 +86,7 @@ class Probing:
         if self._needs_near:
             near = near[lists]
             nearness = pointer(near)
-        made = parameters.get(looked) or _parameters(looked, parameters, selector)
+        made = parameters.get(looked) or parameters_of(looked, parameters, selector)
         self._search_lists(1, asked, count, pointer(lists), nearness, places, found, False, made)
         multiply_some(places, asked, vectors, found, self._dim, 1, count)
         return rows, scores
@@ -101,12 +102,10 @@ class Probing:
             least[wide] = np.partition(near[wide], -most, axis=1)[:, -most]
             chosen = near >= least[:, None]
             counts = np.count_nonzero(chosen, axis=1)
-        filled = np.arange(counts.max()) < counts[:, None]
-        lists = np.full(filled.shape, -1, dtype=np.int64)
-        lists[filled] = chosen.ravel().nonzero()[0] - np.repeat(np.arange(len(near)) * near.shape[1], counts)
-        nearness = np.zeros(filled.shape, dtype=np.float32)
+        lists = padded(chosen)
+        nearness = np.zeros(lists.shape, dtype=np.float32)
         if self._needs_near:
-            nearness[filled] = near[chosen]
+            nearness[lists >= 0] = near[chosen]
         return lists, nearness
 
 
@@ -129,7 +128,7 @@ def looked_into(near: Scores, effort: Effort) -> Mask:
     return looked
 
 
-def _parameters(width: int, kept: dict[int, Any], selector: Any) -> Any:
+def parameters_of(width: int, kept: dict[int, Any], selector: Any) -> Any:
     """What FAISS takes for a search of so many lists: made once, since making takes as long as a search."""
     made = kept.get(width)
     if made is None:
@@ -144,7 +143,7 @@ def search_lists(
 
     queries: (q, d); lists and near: (q, p), contiguous. parameters: as `Probing.search` takes them.
     """
-    made = _parameters(lists.shape[1], parameters, selector)
+    made = parameters_of(lists.shape[1], parameters, selector)
     scores = np.empty((len(queries), count), dtype=np.float32)
     rows = np.empty((len(queries), count), dtype=np.int64)
     pointer = faiss.swig_ptr

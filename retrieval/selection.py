@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.kinds import Effort
-from retrieval.lists import COPIED, Kept, Lists
+from retrieval.lists import Kept, Lists
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ class Selection:
         """The most that it takes once it has been searched: bits for each row, and what is gathered of those kept."""
         if self.mask is None:
             return 0
-        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.count <= max(FEW_KEPT, COPIED) else 4 * self.count
+        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.count <= FEW_KEPT else 0
         return 2 * self.height + gathered
 
     @cached_property

@@ -194,6 +194,14 @@ def test_auto_goes_by_size(count: int, recall: float | None, expected: str) -> N
     assert kinds.choose("auto", count=count, dim=64, recall=recall).name == expected
 
 
+@pytest.mark.parametrize("factory", ["IVF99999,Flat", "IVF4,PQ7", "PQ16x12", "IVF32,PQ16x12", "PCA99,Flat"])
+def test_a_factory_that_does_not_fit_is_named(items: Vectors, factory: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Index.build(items[:200], kinds.choose(factory, count=200, dim=DIM))
+    assert f'--kind "{factory}"' in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_memory_bounds_the_choice() -> None:
     assert kinds.choose("auto", count=100_000, dim=64, recall=0.9, memory_bytes=10**10).name == "ivf"
     assert kinds.choose("auto", count=100_000, dim=64, recall=0.9, memory_bytes=8 * 10**6).name == "pq"

@@ -125,3 +125,41 @@ def test_equal_vectors_come_by_row(items: Vectors) -> None:
     mask = np.arange(COUNT) % 2 == 0
     rows, _ = index.search(equal[3:4], k=15, among=index.select(mask), effort=kinds.Effort(probes=4))
     assert rows[0].tolist() == list(range(1_000, 1_030, 2))
+
+
+@pytest.mark.parametrize("name", ["random", "half-space", "clusters"])
+@pytest.mark.parametrize("share", [0.5, 0.15])
+def test_many_find_what_each_finds_alone(index: Index, items: Vectors, users: Vectors, name: str, share: float) -> None:
+    """As long as nothing is hidden; of a batch the longest list of exclusions says how many candidates are taken."""
+    asked, among = users[300:380], index.select(attribute(name, items, share))
+    rows, scores = index.search(asked, k=10, among=among)
+    hidden = [np.array(found[:4]) for found in rows]
+    without, _ = index.search(asked, k=6, among=among, exclude=from_lists(hidden))
+    for query in range(len(asked)):
+        alone = index.search(asked[query : query + 1], k=10, among=among)
+        assert np.array_equal(alone[0][0], rows[query])
+        assert np.array_equal(alone[1][0], scores[query])
+        own = index.search(asked[query : query + 1], k=6, among=among, exclude=from_lists([hidden[query]]))[0][0]
+        assert not set(without[query].tolist()) & set(hidden[query].tolist())
+        assert np.array_equal(own, without[query])
+
+
+def test_many_with_every_list_are_exact(index: Index, items: Vectors, users: Vectors) -> None:
+    mask = np.random.default_rng(4).random(COUNT) < 0.4
+    effort = kinds.Effort(probes=1, factor=4_000.0, reach=3.0)
+    hidden = [np.array(best(user, items, k=5 * at)[0], dtype=np.int64) for at, user in enumerate(users[:6])]
+    among = index.select(mask)
+    rows, scores = index.search(users[:6], k=10, among=among, exclude=from_lists(hidden), effort=effort)
+    for query in range(6):
+        allowed = set(np.flatnonzero(mask).tolist()) - set(hidden[query].tolist())
+        same(rows[query], scores[query], best(users[query], items, k=10, allowed=allowed), items)
+
+
+def test_equal_vectors_come_by_row_in_a_batch(items: Vectors) -> None:
+    equal = items.copy()
+    equal[1_000:1_040] = equal[3]
+    index = Index.build(equal, kinds.choose("ivf", count=COUNT, dim=DIM))
+    mask = np.arange(COUNT) % 2 == 0
+    asked = equal[[3, 5_000, 3]]
+    rows, _ = index.search(asked, k=15, among=index.select(mask), effort=kinds.Effort(probes=4))
+    assert rows[0].tolist() == rows[2].tolist() == list(range(1_000, 1_030, 2))
