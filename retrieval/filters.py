@@ -13,8 +13,9 @@
     operand     = column | value
     value       = 12 | -1.5e3 | 'text' | TRUE | FALSE   dates and times are text: '1994-05-31', '1994-05-31T12:30:00'
 
-A column is a bare name, or any name in "double quotes". Keywords may be in lower case. A comparison with a missing
-value is neither true nor false, as in SQL: such an item does not pass, nor does it pass NOT.
+A column is a bare name, or any name in "double quotes"; `id` is the first column, whatever its name, as in answers.
+Keywords may be in lower case. A comparison with a missing value is neither true nor false, as in SQL: such an item does
+not pass, nor does it pass NOT.
 """
 
 import datetime as dt
@@ -34,6 +35,7 @@ Mask = npt.NDArray[np.bool_]
 Evaluate = Callable[[pa.Table], Any]  # a table -> a boolean array, null where not known
 
 MAX_DEPTH: Final = 100
+ID: Final = "id"
 KEYWORDS: Final = frozenset(["AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "IS", "NULL", "TRUE", "FALSE", "BETWEEN"])
 COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "=": pc.equal,
@@ -298,10 +300,11 @@ class _Parser:
         token = self._next
         if token.kind == "column":
             self._take()
-            if token.text not in self._schema.names:
-                raise QueryError(f'filter: there is no column "{token.text}"{nearest(token.text, self._schema.names)}')
-            self.columns.append(token.text)
-            return Column(token.text, self._schema.field(token.text).type, token.position)
+            name = self._schema.names[0] if self._means_id(token.text) else token.text
+            if name not in self._schema.names:
+                raise QueryError(f'filter: there is no column "{name}"{nearest(name, self._schema.names)}')
+            self.columns.append(name)
+            return Column(name, self._schema.field(name).type, token.position)
         if token.kind == "text":
             return Value(self._take().text, token.position)
         if token.kind == "number":
@@ -309,6 +312,10 @@ class _Parser:
         if flag := self._accept("keyword", "TRUE", "FALSE"):
             return Value(flag.text == "TRUE", token.position)
         raise self._unexpected("a column or a value")
+
+    def _means_id(self, name: str) -> bool:
+        """Whether a name is what answers call the first column: no other is called so."""
+        return name == ID and ID not in self._schema.names
 
 
 def _number(text: str) -> int | float:

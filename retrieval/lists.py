@@ -27,6 +27,7 @@ Mask = npt.NDArray[np.bool_]
 SAMPLE: Final = 16  # kept items of a list that its mean is taken of
 SPREADS: Final = 2.0  # a list is as near as its mean and so many standard deviations
 REACH: Final = 0.12  # how much less near a list with an answer may be than that answer; where it was not measured
+SPARSE: Final = 0.06  # of lists: where fewer are kept, they are looked at one by one instead of scanning the lists
 QUERIES: Final = 1_024  # that are compared with all lists at a time
 MET: Final = 20  # kept items per wanted one that the first look must meet
 
@@ -92,6 +93,10 @@ class Kept:
         self.numbers: Rows = np.flatnonzero(counts)  # (f,): of the lists in which something is kept
         self.counts: Rows = counts[self.numbers]
         self._lists = lists
+        self._sizes = lists.sizes[self.numbers]
+        self._may_gather = bool((self.counts < SPARSE * self._sizes).any())
+        self._rows = lists.rows[kept] if self._may_gather else lists.rows[:0]
+        self._starts = np.cumsum(self.counts) - self.counts
         self._count = int(self.counts.sum())
         self._means, self._spreads = self._shape(lists.rows[kept])
         self._columns = np.ascontiguousarray(self._means.T)
@@ -164,6 +169,8 @@ class Kept:
         The latter before what is unwanted is left out, and infinite if all that is kept in those lists is there.
         """
         pointer = swig_ptr
+        if self._is_sparse(chosen):
+            return self._gather_one(query, chosen, wanted, unwanted), math.inf
         numbers = self.numbers.take(chosen)
         scores, rows = np.empty(wanted, dtype=np.float32), np.empty(wanted, dtype=np.int64)
         near = self._lists.centroids[numbers] @ query[0] if self._needs_near else self._no_near
@@ -175,6 +182,30 @@ class Kept:
         multiply_some(places, asked, self._pointers[1], found, query.shape[1], 1, wanted)
         pairs = list(zip((-scores).tolist(), rows.tolist(), strict=True))
         return [pair for pair in pairs if pair[1] not in unwanted], max(pairs)[0]
+
+    def _gather_one(self, query: Vectors, chosen: Rows, wanted: int, unwanted: set[int]) -> list[tuple[float, int]]:
+        """Of all kept rows of some lists the best `wanted` and all that score alike, as `_look_one` gives them."""
+        rows = self._kept_of(chosen)
+        scores = exact.score(query, self._lists.vectors, rows[None])[0]
+        if len(rows) > wanted:
+            good = (scores >= np.partition(scores, -wanted)[-wanted]).nonzero()[0]
+            rows, scores = rows.take(good), scores.take(good)
+        pairs = zip((-scores).tolist(), rows.tolist(), strict=True)
+        return [pair for pair in pairs if pair[1] not in unwanted]
+
+    def _is_sparse(self, chosen: Rows) -> bool:
+        """Whether little is kept of some lists (p,)."""
+        if not self._may_gather:
+            return False
+        return bool(np.add.reduce(self.counts.take(chosen)) < SPARSE * np.add.reduce(self._sizes.take(chosen)))
+
+    def _kept_of(self, chosen: Rows) -> Rows:
+        """The kept rows of some lists (p,), list by list."""
+        counts = self.counts.take(chosen)
+        ends = counts.cumsum()
+        places = np.arange(ends[-1]) + (self._starts.take(chosen) - ends + counts).repeat(counts)
+        rows: Rows = self._rows.take(places).astype(np.int64)
+        return rows
 
     def search_many(self, queries: Vectors, *, k: int, hidden: CSR | None, depth: Depth) -> tuple[Rows, Scores, Mask]:
         """As `search_one` for queries (q, d) at once: each looks into the same lists as alone.
@@ -218,31 +249,41 @@ class Kept:
         """As `search_many`, for the lists (q, p) of a first look."""
         longest = 0 if hidden is None else int(hidden.lengths.max(initial=0))
         wanted = min(math.ceil(depth.factor * k) + 1 + longest, self._count)
-        rows, scores = self._look(queries, first, wanted)
-        lowest = scores.min(axis=1)
+        rows, scores, lowest = self._look(queries, first, wanted)
         rows, scores = hide(rows, scores, hidden)
         rows, scores = exact.best_of(rows, scores, k)
         np.put_along_axis(nearness, first, -np.inf, axis=1)
         further = nearness >= np.where(rows[:, -1] >= 0, scores[:, -1] - np.float32(depth.reach), -2)[:, None]
         again = np.flatnonzero(further.any(axis=1))
         if len(again):
-            late, late_scores = self._look(queries[again], padded(further[again]), wanted)
-            lowest[again] = np.maximum(lowest[again], late_scores.min(axis=1))
+            late, late_scores, least = self._look(queries[again], padded(further[again]), wanted)
+            lowest[again] = np.maximum(lowest[again], least)
             late, late_scores = hide(late, late_scores, None if hidden is None else hidden.take(again))
             rows[again], scores[again] = exact.best_of(
                 np.concatenate([rows[again], late], axis=1), np.concatenate([scores[again], late_scores], axis=1), k
             )
         return rows, scores, (rows[:, -1] < 0) | (scores[:, -1] <= lowest)
 
-    def _look(self, queries: Vectors, chosen: Rows, wanted: int) -> tuple[Rows, Scores]:
+    def _look(self, queries: Vectors, chosen: Rows, wanted: int) -> tuple[Rows, Scores, Scores]:
         """The kept rows of some lists that are best by their codes, with the scores of their whole vectors.
 
-        queries: (q, d). chosen: (q, p), -1 for none. Returns (q, wanted) each, row -1 and score -inf for none.
+        queries: (q, d). chosen: (q, p), -1 for none.
+        Returns rows and scores, (q, c) each, row -1 and score -inf for none, c at least `wanted` if there are so many;
+        and the lowest score of each query, -inf if all that is kept in its lists is there: (q,).
         """
+        owners, places = (chosen >= 0).nonzero()
+        lists = chosen[owners, places]
+        if self._is_sparse(lists):
+            owners = owners.repeat(self.counts[lists])
+            counts = np.bincount(owners, minlength=len(queries))
+            rows = np.full((len(queries), int(counts.max())), -1, dtype=np.int64)
+            rows[owners, exact.places(owners, counts)] = self._kept_of(lists)
+            return rows, exact.score(queries, self._lists.vectors, rows), np.full(len(queries), -np.inf, np.float32)
         numbers = np.where(chosen < 0, -1, self.numbers.take(chosen))
         # Codes of what is left of an item without its centroid need the score of that.
         near = np.zeros(numbers.shape, dtype=np.float32)
         if self._needs_near:
             near = np.take_along_axis(queries @ self._lists.centroids.T, numbers, axis=1)
         rows = search_lists(self._lists.ivf, queries, wanted, numbers, near, self._parameters, self._selector)
-        return rows, exact.score(queries, self._lists.vectors, rows)
+        scores = exact.score(queries, self._lists.vectors, rows)
+        return rows, scores, scores.min(axis=1)

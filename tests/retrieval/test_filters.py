@@ -51,6 +51,8 @@ CASES = [
     ("year IN (1990, 2001, 3)", "ad"),
     ("year NOT IN (1990, 2001)", "bé"),
     ("item_id IN ('a', 'é')", "aé"),
+    ("id = 'b'", "b"),
+    ("\"id\" NOT IN ('b', 'c')", "adé"),
     ("title LIKE 'It%'", "a"),
     ("title ILIKE 'it''s%'", "aé"),
     ("title NOT LIKE '%s%'", "bc"),
@@ -181,3 +183,9 @@ def test_large_numbers_and_many_values() -> None:
     assert filters.parse(f"x < {10**30}", table.schema).mask(table).all()
     values = ", ".join(map(str, range(3000)))
     assert filters.parse(f"x IN ({values})", table.schema).mask(table).tolist() == [False, False, True]
+
+
+def test_a_column_that_is_called_id_is_that_column() -> None:
+    table = pa.table({"item_id": ["a", "b"], "id": [7, 8]})
+    parsed = filters.parse("id = 8", table.schema)
+    assert parsed.mask(table.select(parsed.columns)).tolist() == [False, True]

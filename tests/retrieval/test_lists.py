@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from retrieval import exact, kinds
+from retrieval import exact, kinds, lists
 from retrieval.csr import from_lists
 from retrieval.index import Index, Mask, Vectors
 from retrieval.lists import Kept
@@ -16,6 +16,12 @@ from tests.retrieval.brute import best, clustered, same
 DIM = 32
 COUNT = 40_000
 SHARES = (0.8, 0.5, 0.2)  # fewer kept items are gathered, exactly
+
+
+@pytest.fixture(params=[0.0, 2.0], ids=["scanned", "gathered"], autouse=True)
+def sparse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept is found by scanning lists, and by looking at each kept item."""
+    monkeypatch.setattr(lists, "SPARSE", request.param)
 
 
 @pytest.fixture(scope="module")
