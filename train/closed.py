@@ -8,7 +8,7 @@ from train.config import Config
 from train.datamodule import DataModule
 from train.dataset import Dataset
 from train.initial import start_linear
-from train.likeness import likeness
+from train.likeness import likeness_of
 from train.pair import Pair
 
 
@@ -47,7 +47,4 @@ def begin(pair: Pair, data: DataModule, config: Config) -> None:
 
 
 def _evidence(data: DataModule, config: Config) -> linear.Evidence:
-    own = [feature for feature in config.item_features if feature.name != config.data.item]
-    items = {name: values.numpy() for name, values in data.items.items()}
-    catalogue = len(items[config.data.item])
-    return linear.evidence(data.histories, likeness(own, items, items=catalogue), seed=config.train.seed)
+    return linear.evidence(data.histories, likeness_of(data, config), seed=config.train.seed)

@@ -11,6 +11,7 @@ from train.batches import Histories
 Floats = npt.NDArray[np.floating]
 
 FADE = 0.9  # a pair one place further apart counts so much of what it did
+FEATURES = 3.0  # interactions that the features of an item count for, beside those that it has
 
 
 def follows(
@@ -34,6 +35,36 @@ def follows(
     counts = np.maximum(np.bincount(histories.items, minlength=catalogue), 1).astype(np.float32)
     scaled = sparse.diags_array(counts**-read) @ total @ sparse.diags_array(counts**-found)
     return sparse.csr_array(scaled, dtype=np.float32)
+
+
+def near(histories: Histories, alike: sparse.csr_array, *, window: int) -> Callable[[Floats], Floats]:
+    """What stands near in the histories or is alike by its features: multiplies by a symmetric (items, items) matrix.
+
+    The pairs of `follows`, in both directions, and beside them what items share, as much of it as comes with `FEATURES`
+    interactions; over the roots of what both items have of either. So an item that many took is told by who took it,
+    one that nobody took by what it is made of. A value counts by its inverse document frequency.
+    alike: (rows, items), see `likeness`.
+    """
+    catalogue = alike.shape[1]
+    pairs = follows(histories, catalogue=catalogue, window=window, both=True, read=0, found=0)
+    taken = np.bincount(histories.items, minlength=catalogue).astype(np.float32)
+    each = float(pairs.sum()) / max(len(histories.items), 1)  # what an interaction comes with
+    extent = np.abs(alike)
+    size = np.maximum(extent.sum(axis=1), 1)  # (rows,)
+    weight = (np.maximum(np.log(catalogue / size), 0) / size).astype(np.float32)[:, None]
+    reach = (extent.T @ (weight[:, 0] * extent.sum(axis=1)))[:, None]  # (items, 1)
+    told = reach[:, 0] > 0
+    share = (FEATURES * each / np.where(reach > 0, reach, np.inf)) ** 0.5  # (items, 1)
+    scale = (np.maximum(taken + FEATURES * told, 1) ** -0.5)[:, None]
+    share, scale = share.astype(np.float32), scale.astype(np.float32)
+    transposed = alike.T.tocsr()
+
+    def product(vectors: Floats) -> Floats:
+        scaled = scale * vectors
+        found: Floats = scale * (pairs @ scaled + share * (transposed @ (weight * (alike @ (share * scaled)))))
+        return found
+
+    return product
 
 
 def together(histories: Histories, *, catalogue: int) -> Callable[[Floats], Floats]:

@@ -23,9 +23,10 @@ from retrieval.console import note
 from retrieval.errors import TrainError
 from train import build, checkpoint, closed, initial, linear, recipe
 from train.config import Config
-from train.counts import follows, together
+from train.counts import follows, near, together
 from train.datamodule import DataModule
 from train.dataset import Dataset, prepare
+from train.likeness import likeness_of
 from train.module import Module
 from train.progress import Progress, ending
 from train.teacher import POPULARITY, Teacher
@@ -107,7 +108,7 @@ def _run(
         closed.begin(pair, data, config)
     if train.start == "spectral" and not last.exists():
         counts = (
-            follows(data.histories, catalogue=catalogue, window=WINDOW, both=True).__matmul__
+            near(data.histories, likeness_of(data, config), window=WINDOW)
             if ordered
             else together(data.histories, catalogue=catalogue)
         )

@@ -26,7 +26,6 @@ SPARE = 16  # directions beside those wanted, so that the wanted ones settle (ar
 NOISE = 0.1  # what an item keeps of its random vector, so that items of equal counts can part
 FAINT = 1e-3  # how large a user without a history is beside an item that adds most
 TOLD = 20_000  # users at most, by whom it is learned what users' features tell
-OTHERS = 0.3  # how large the other features start, of what they would be
 
 
 def spectral(
@@ -84,19 +83,22 @@ def start_linear(pair: Pair, factors: Factors, users: Inputs, items: Inputs, his
 
 @torch.no_grad()
 def start(pair: Pair, vectors: npt.NDArray[np.float32], items: Inputs) -> None:
-    """Give the item tower's ids these vectors; its other features start small beside them.
+    """Make the item tower give these vectors: its features tell what they can of them, ids add what those lack.
 
-    vectors: (items, dim); the row of zeros of an item that nobody took leaves its id as it is.
+    Ids keep a little of chance, so that items of equal counts can part. An id that is unknown has that alone.
+    vectors: (items, dim); a row of zeros for an item of which neither counts nor features say anything.
     items: the features of the catalogue, as the tower takes them.
     """
     embedding = pair.item_tower.embedding
     if embedding.id_column is None or pair.item_tower.encoder is not None:
         return  # an encoder has layers between the id and the vector
-    known = vectors.any(axis=1) & (items[embedding.id_column].cpu().numpy() >= FIRST)
-    rows = items[embedding.id_column][torch.from_numpy(known)]
-    for name, table in zip(embedding.kinds, embedding.embeddings, strict=True):
-        for weight in table.parameters():
-            if name == embedding.id_column:
-                weight[rows] = torch.from_numpy(vectors[known]) + NOISE * weight[rows]
-            else:
-                weight.mul_(OTHERS)
+    ids, known = items[embedding.id_column], torch.from_numpy(vectors.any(axis=1))
+    own = next(embedding.embeddings[list(embedding.kinds).index(embedding.id_column)].parameters())
+    chance = NOISE * own
+    wanted = torch.from_numpy(vectors)
+    explain(embedding, features_of(items, known), wanted[known])
+    told = embedding.eval()(items, len(vectors))
+    embedding.train(pair.training)
+    own.copy_(chance)
+    named = known & (ids >= FIRST)
+    own[ids[named]] += (wanted - told)[named]

@@ -8,11 +8,20 @@ from scipy import sparse
 
 from retrieval.schema import Feature
 from retrieval.vocabulary import FIRST
+from train.config import Config
+from train.datamodule import DataModule
 
 BINS = 20  # of a number, with about as many items each
 DIRECTIONS = 32  # of a vector, those in which the items differ most
 
 Floats = npt.NDArray[np.floating]
+
+
+def likeness_of(data: DataModule, config: Config) -> sparse.csr_array:
+    """The likeness of a dataset's items, by all features but the item itself."""
+    own = [feature for feature in config.item_features if feature.name != config.data.item]
+    given = {name: values.numpy() for name, values in data.items.items()}
+    return likeness(own, given, items=len(next(iter(given.values()))))
 
 
 def likeness(

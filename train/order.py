@@ -15,7 +15,7 @@ from train.config import Config
 
 NEAR: Final = 3  # places apart that still count as near
 SHUFFLES: Final = 4
-TELLS: Final = 1.15  # times chance, from which on order tells something
+TELLS: Final = 1.65  # times chance, from which on order tells something
 LEAST: Final = 100  # repeats by chance, below which nothing can be said
 MOST: Final = 300_000  # interactions measured, of users drawn at random
 

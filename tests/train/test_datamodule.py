@@ -42,7 +42,9 @@ def test_who_is_asked_when_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
     pl.DataFrame(rows, schema=["user_id", "item_id", "when"], orient="row").write_parquet(
         tmp_path / "interactions.parquet"
     )
-    (tmp_path / "twotower.toml").write_text('[data]\ntime = "when"\n[train]\nepochs = 1\n[model]\nencoder = "attention"\n')
+    (tmp_path / "twotower.toml").write_text(
+        '[data]\ntime = "when"\n[train]\nepochs = 1\n[model]\nencoder = "attention"\n'
+    )
     found = {}
     for block in (1, 7, 512):
         monkeypatch.setattr(datamodule, "VALIDATION_BLOCK", block)

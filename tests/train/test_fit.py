@@ -9,8 +9,11 @@ import torch
 
 from retrieval.errors import TrainError
 from tests.planted import write_planted
-from train import checkpoint, fit, module
+from train import build, checkpoint, fit, initial, module
 from train import config as configs
+from train.datamodule import DataModule
+from train.dataset import prepare
+from train.recipe import resolve, statistics
 
 
 def trained(config: Path, out: Path, *overrides: str, **how: Any) -> dict[str, Any]:
@@ -52,6 +55,26 @@ def test_what_a_training_leaves(planted: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(vectors.norm(dim=-1), torch.tensor([0.0] + [1.0] * 41))
     assert not loaded.user_tower.training
     assert loaded.config.train.objective == "softmax"  # nothing is left open
+
+
+def test_items_start_where_counts_and_features_put_them(planted: Path) -> None:
+    dataset = prepare(configs.load(planted))
+    config = resolve(dataset.config, statistics(dataset))
+    data = DataModule(dataset, config, ordered=True)
+    pair = build.pair(config, dataset.preprocess, frequency=torch.full((40,), 1 / 40))
+    wanted = torch.nn.functional.normalize(torch.randn(40, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    wanted[:20] = torch.nn.functional.normalize(wanted[:20] + wanted[0], dim=1)  # years before 2000 are alike
+    wanted[7] = 0
+    initial.start(pair, wanted.numpy(), data.items)
+    with torch.no_grad():
+        found = pair.item_tower.eval()(data.items)
+        nameless = pair.item_tower({**data.items, "item_id": torch.ones(40, dtype=torch.int64)})
+    alike = (found * wanted).sum(dim=1)
+    assert alike[wanted.any(dim=1)].min() > 0.95
+    # What nothing was known of, and an item without its id, is put by its year.
+    assert (found[7] @ wanted[:20].mean(dim=0)) > (found[7] @ wanted[20:].mean(dim=0)) + 0.2
+    old = nameless @ wanted[:20].mean(dim=0) > nameless @ wanted[20:].mean(dim=0)
+    assert old[:20].float().mean() > 0.9
 
 
 def test_even_users_are_given_even_items(planted: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from scipy import sparse
 from retrieval.csr import from_pairs
 from train import linear
 from train.batches import Histories
-from train.counts import FADE, follows, together
+from train.counts import FADE, FEATURES, follows, near, together
 from train.initial import spectral
 from train.linear import Evidence, Settings
 
@@ -42,6 +42,25 @@ def test_together_is_the_matrix_it_never_makes() -> None:
     scale = np.diag(taken.sum(axis=0) ** -0.5)
     expected = scale @ taken.T @ np.diag([1 / 3, 1 / 2, 1]) @ taken @ scale
     assert_allclose(together(given, catalogue=4)(np.eye(4)), expected, rtol=1e-6)
+
+
+def test_near_is_what_follows_and_what_is_alike() -> None:
+    given = histories([0, 1, 2], [2, 0], [0, 2])
+    none = sparse.csr_array((0, 4), dtype=np.float32)
+    pairs = follows(given, catalogue=4, window=5, both=True)
+    assert_allclose(near(given, none, window=5)(np.eye(4)), pairs.toarray(), rtol=1e-5)
+    # One value of items 1 and 3, which nobody took: all that is known of 3; another that all have and says nothing.
+    alike = sparse.csr_array(np.array([[0, 1, 0, 1], [1, 1, 1, 1]], np.float32))
+    found = near(given, alike, window=5)(np.eye(4))
+    assert_allclose(found, found.T, rtol=1e-6)
+    raw = follows(given, catalogue=4, window=5, both=True, read=0, found=0)
+    shared = FEATURES * raw.sum() / 7 / 2  # each of two items is half of what a walk by the value comes to
+    assert_allclose(found[3], [0, shared / (FEATURES * (1 + FEATURES)) ** 0.5, 0, shared / FEATURES], rtol=1e-5)
+    assert_allclose(found[0, 2], pairs.toarray()[0, 2], rtol=1e-5)
+    # Directions of a vector have signs, and stay within what a walk may come to.
+    signed = sparse.csr_array(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
+    told = near(given, signed, window=5)(np.eye(4)) - near(given, 0 * signed, window=5)(np.eye(4))
+    assert np.abs(np.linalg.eigvalsh(told)).max() < 2 * FEATURES * raw.sum() / 7
 
 
 def test_a_spectral_start_puts_together_what_is_taken_together() -> None:
