@@ -45,10 +45,10 @@ class Weights(NamedTuple):
 class Kept(NamedTuple):
     """What dropout leaves, scaled up: 0 or 1 / (1 - share). Of the shapes of what they are multiplied with.
 
-    shares: (batch * heads, width, width); read, added: (slots, dim); hidden: (slots, 2 dim).
+    shares: (batch * heads, width, width), None for all of them; read, added: (slots, dim); hidden: (slots, 2 dim).
     """
 
-    shares: Tensor
+    shares: Tensor | None
     read: Tensor
     hidden: Tensor
     added: Tensor
@@ -80,7 +80,7 @@ class BlockPass(torch.autograd.Function):
         logits = logits.contiguous() if padding is None else logits + rearrange(padding, "b s -> b 1 1 s")
         shares = logits.view(-1, width, width).baddbmm_(query, key.mT)
         torch.softmax(shares, dim=-1, out=shares)
-        counted = shares if kept is None else shares * kept.shares
+        counted = shares if kept is None or kept.shares is None else shares * kept.shares
         read = rearrange(counted @ value, "(b h) s w -> (b s) (h w)", b=batch)
         old = flat
         if slots is not None:
@@ -153,7 +153,7 @@ class BlockPass(torch.autograd.Function):
         apart = torch.empty_like(mixed)
         torch.bmm(counted.mT, back, out=apart[2])
         inner = back @ value.mT  # (batch * heads, width, width)
-        if kept is not None:
+        if kept is not None and kept.shares is not None:
             inner *= kept.shares
         inner = aten._softmax_backward_data(inner, shares, -1, inner.dtype)
         distance_bias = gathered(inner.view(batch, heads, width, width).sum(dim=0), like=weights.distance_bias)

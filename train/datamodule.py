@@ -25,7 +25,7 @@ Rows = npt.NDArray[np.int64]
 
 VALIDATION_SCORES = 400_000_000  # users x items ranked after an epoch, at most: seconds, not minutes
 VALIDATION_USERS = 2_000, 100_000  # but at least so many users, where there are, and never more
-VALIDATION_BLOCK = 512  # users whose vectors are made at a time
+VALIDATION_BLOCK = 256  # users whose vectors are made at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ class EncoderShape:
     """The sizes every encoder is built from.
 
     max_length: the longest history it will read. history: whether the tower has one.
+    attention_dropout: of what a slot reads of others; as the rest if None.
     short_cut: dropout of what the newest item adds to the state past the encoder, see `UserTower`; 1 for nothing.
     """
 
@@ -33,6 +34,7 @@ class EncoderShape:
     dropout: float
     max_length: int
     history: bool = True
+    attention_dropout: float | None = None
     short_cut: float = 1.0
 
 
@@ -103,7 +105,8 @@ class Block(nn.Module):
         super().__init__()
         dim, self.max_length = shape.dim, shape.max_length
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = MultiHeadAttention(dim, shape.heads, dropout=shape.dropout)
+        reading = shape.dropout if shape.attention_dropout is None else shape.attention_dropout
+        self.attention = MultiHeadAttention(dim, shape.heads, dropout=reading)
         # Row d: the key is d items older than the query; the last row: the key is the profile.
         self.distance_bias = nn.Parameter(torch.zeros(shape.max_length + 1, shape.heads))
         self.network_norm = nn.LayerNorm(dim)
@@ -134,10 +137,13 @@ class Block(nn.Module):
         """
         batch, width, dim = states.shape
         count = batch * width if slots is None else len(slots)
-        heads, kept = self.distance_bias.shape[1], None
-        if self.dropout.active:
-            shapes = (batch * heads, width, width), (count, dim), (count, 2 * dim), (count, dim)
-            kept = Kept(*(self.dropout.kept(shape, states) for shape in shapes))
+        square = batch * self.distance_bias.shape[1], width, width
+        reading, kept = self.attention.dropout, None
+        if reading.active or self.dropout.active:
+            kept = Kept(
+                reading.kept(square, states) if reading.active else None,
+                *(self.dropout.kept((count, size), states) for size in (dim, 2 * dim, dim)),
+            )
         out: Tensor = BlockPass.apply(  # type: ignore[no-untyped-call]  # torch does not type it
             states, padding, slots, kept, *self.weights()
         )

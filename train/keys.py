@@ -75,6 +75,7 @@ class Attention:
     layers: int | None = key(None, "Blocks; model.layers by default.", low=1, high=12)
     heads: int | None = key(None, "Attention heads; model.heads by default.", low=1, high=64)
     dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
+    attention_dropout: float | None = key(None, "Dropout of what a slot reads of others.", low=0, below=1)
     short_cut: float | None = key(
         None, "Dropout of the vector that the newest item adds by itself; 1 adds none.", low=0, high=1
     )

@@ -14,6 +14,7 @@ from train.dataset import Dataset
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
 STEPS = 100  # an epoch, at least, where there is little data
+LONG = 30  # items of a history, from where on what is read of it is dropped at the price of twice the epochs
 POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
 
@@ -57,6 +58,8 @@ def resolve(config: Config, facts: Statistics) -> Config:
     user = model.user or _user_encoder(config, facts)
     if isinstance(user, keys.Attention) and user.short_cut is None:
         user = dataclasses.replace(user, short_cut=_short_cut(train, facts))
+    if isinstance(user, keys.Attention) and user.attention_dropout is None and user.dropout is None:
+        user = dataclasses.replace(user, attention_dropout=0.0 if small and facts.mean_length >= LONG else None)
     closed = isinstance(user, keys.Sum) and _closed(config) and train.start in (None, "linear")
     if train.start == "linear" and not closed:
         raise ConfigError(

@@ -40,7 +40,9 @@ def plainly(made: Block, states: Tensor, blocked: Tensor, kept: Kept) -> Tensor:
         own = slice(head * half, (head + 1) * half)
         logits = query[..., own] @ key[..., own].mT / half**0.5 + bias[head]
         shares = logits.masked_fill(blocked, BLOCKED).softmax(dim=-1)
-        heads.append(shares * kept.shares.view(batch, HEADS, width, width)[:, head] @ value[..., own])
+        if kept.shares is not None:
+            shares = shares * kept.shares.view(batch, HEADS, width, width)[:, head]
+        heads.append(shares @ value[..., own])
     read = torch.cat(heads, dim=-1) @ weights.out.T + weights.out_bias
     middle = states + read * kept.read.view_as(read)
     again = functional.layer_norm(middle, [DIM], weights.network_scale, weights.network_shift)
@@ -50,21 +52,23 @@ def plainly(made: Block, states: Tensor, blocked: Tensor, kept: Kept) -> Tensor:
 
 
 @pytest.mark.parametrize("some", [False, True])
-@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("dropped", ["nothing", "all", "all but shares"])
 @pytest.mark.parametrize("width", [1, 2, 6, LONGEST + 1])
-def test_equals_its_parts(width: int, *, dropped: bool, some: bool) -> None:
+def test_equals_its_parts(width: int, dropped: str, *, some: bool) -> None:
     made = block()
     states, mask = states_and_mask(width)
     present = functional.pad(mask, (1, 0), value=True)
     slots = present.flatten().nonzero()[:, 0]
     shapes = (3 * HEADS, width, width), (3 * width, DIM), (3 * width, 2 * DIM), (3 * width, DIM)
     kept = Kept(*((torch.rand(shape) < 0.7).double() / 0.7 for shape in shapes))
-    expected = plainly(made, states, ~present[:, None, :], kept) if dropped else made(states, mask)
+    if dropped == "all but shares":
+        kept = kept._replace(shares=None)
+    expected = made(states, mask) if dropped == "nothing" else plainly(made, states, ~present[:, None, :], kept)
     expected = expected.flatten(0, 1)[slots]
     if some:
         kept = kept._replace(read=kept.read[slots], hidden=kept.hidden[slots], added=kept.added[slots])
     found = BlockPass.apply(  # type: ignore[no-untyped-call]
-        states, ~present * BLOCKED, slots if some else None, kept if dropped else None, *made.weights()
+        states, ~present * BLOCKED, slots if some else None, None if dropped == "nothing" else kept, *made.weights()
     )
     if not some:
         found = found[slots]

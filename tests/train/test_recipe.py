@@ -64,6 +64,19 @@ def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> Non
     assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, keys.Sum)
 
 
+def test_attention_drops_nothing_of_long_histories_in_small_catalogues(planted: Path) -> None:
+    def dropout(*overrides: str, items: int = 2_000, length: int = 100) -> float | None:
+        user = resolved(planted, *overrides, items=items, users=1_000, interactions=1_000 * length).model.user
+        assert isinstance(user, keys.Attention)
+        return user.attention_dropout
+
+    assert dropout() == 0.0
+    assert dropout(items=12_000) is None  # as the rest
+    assert dropout(length=8) is None
+    assert dropout('model.user.encoder="attention"', "model.user.attention_dropout=0.2") == 0.2
+    assert dropout('model.user.encoder="attention"', "model.user.dropout=0.2") is None
+
+
 def test_without_order_the_closed_form_is_kept_unless_more_is_asked_of_it(tmp_path: Path) -> None:
     config = write_planted(tmp_path, encoder=None)
     config.write_text(config.read_text().replace("epochs = 3\n", ""))
