@@ -42,7 +42,7 @@ class Selection:
         """The most that it takes once it has been searched: bits for each row, and what is gathered of those kept."""
         if self.mask is None:
             return 0
-        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.count <= FEW_KEPT else 0
+        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.count <= FEW_KEPT else 4 * self.count
         return 2 * self.height + gathered
 
     @cached_property
