@@ -32,7 +32,16 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "training.md"
 BEGIN: Final = "<!-- measured by benchmarks/training.py: begin -->"
 END: Final = "<!-- measured by benchmarks/training.py: end -->"
-PRODUCTS: Final = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::mv")
+PRODUCTS: Final = (
+    "aten::mm",
+    "aten::addmm",
+    "aten::addmm_",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::baddbmm_",
+    "aten::linear",
+    "aten::mv",
+)
 PROFILED: Final = 20, 60  # steps of the first epoch: from, to
 PLAN: Final = Plan(users=10_000, items=20_000)
 

@@ -27,6 +27,7 @@ from train.counts import follows, near, together
 from train.datamodule import DataModule
 from train.dataset import Dataset, prepare
 from train.likeness import likeness_of
+from train.memory import keep_freed
 from train.module import Module
 from train.progress import Progress, ending
 from train.teacher import POPULARITY, Teacher
@@ -92,6 +93,7 @@ def _run(
     dataset: Dataset, config: Config, work: Path, *, ordered: bool, watching: Sequence[Callback]
 ) -> tuple[Module, lightning.Trainer]:
     train = config.train
+    keep_freed()
     torch.manual_seed(train.seed)
     data = DataModule(dataset, config, ordered=ordered)
     frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
