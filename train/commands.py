@@ -82,6 +82,8 @@ def init(interactions: Path, items: Path | None, users: Path | None, out: Path, 
         note(f"{side} features: " + ", ".join(f"{feature.name} ({feature.kind})" for feature in features))
     for found in written.left_out:
         note(f'column "{found.column}" is no feature: {found.remark}')
+    for name in written.unused:
+        note(f'column "{name}" of the interactions is not used; data.time, data.value or data.negative may name it')
     click.echo(written.path)
 
 

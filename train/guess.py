@@ -19,7 +19,7 @@ ITEM_WORDS: Final = (
     "item", "movie", "film", "product", "article", "book", "song", "track", "video", "game", "sku", "asin", "isbn",
     "iid",
 )  # fmt: skip
-TIME_WORDS: Final = ("timestamp", "time", "datetime", "date", "when", "created", "at", "ts", "position", "day")
+TIME_WORDS: Final = ("timestamp", "time", "datetime", "date", "when", "created", "at", "ts", "position", "day", "t")
 VALUE_WORDS: Final = (
     "rating", "score", "stars", "value", "weight", "count", "quantity", "qty", "plays", "amount", "rate",
 )  # fmt: skip

@@ -24,11 +24,15 @@ HISTORY_NAMES: Final = ("history", "past_items", "user_history")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The config that was written, the data it prepares to, and the columns that are left out, with why."""
+    """The config that was written, the data it prepares to, and the columns that are left out, with why.
+
+    unused: columns of the interactions that nothing names.
+    """
 
     path: Path
     dataset: Dataset
     left_out: Sequence[guess.Guess]
+    unused: Sequence[str]
 
 
 def write_config(
@@ -57,12 +61,14 @@ def write_config(
     history = next(name for name in HISTORY_NAMES if name not in {feature.name for feature in features["user"]})
     features["user"].append(Feature(name=history, kind="history"))
     left_out = [g for side in found for g in found[side] if g.feature is None]
+    split = _split(table, keys["user"].column)
+    unused = [name for name in table.columns if name not in {*data.values(), split.get("column")}]
     text = render(
-        heading=_heading(left_out),
+        heading=_heading(left_out, unused),
         data=data,
         features=features,
         remarks={(side, g.column): g.remark for side in found for g in found[side] if g.feature is not None},
-        split=_split(table, keys["user"].column),
+        split=split,
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,7 @@ def write_config(
         trial.replace(out)
     finally:
         trial.unlink(missing_ok=True)
-    return Written(path=out, dataset=dataset, left_out=left_out)
+    return Written(path=out, dataset=dataset, left_out=left_out, unused=unused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +205,13 @@ def _features(table: Table | None, *, keys: dict[Side, _Key], side: Side, title:
     return found
 
 
-def _heading(left_out: Sequence[guess.Guess]) -> str:
+def _heading(left_out: Sequence[guess.Guess], unused: Sequence[str]) -> str:
     lines = ["Written by twotower init from your tables: look it over, then: twotower run FILE"]
     if left_out:
         lines += ["", "Columns that are shown and filtered by, but are no features:"]
         lines += [f"  {found.column}: {found.remark}" for found in left_out]
+    if unused:
+        lines += ["", f"Columns of the interactions that are not used: {', '.join(unused)}"]
     return "\n".join(lines)
 
 
