@@ -68,7 +68,7 @@ def add(folder: Path, items: Path) -> None:
     _must_be(folder)
     with publishing(folder) as draft:
         change = add_items(draft, items)
-    note(f"{folder}: {change.added:,} items added, {change.replaced:,} replaced")
+    note(f"{folder}: {_items(change.added)} added, {change.replaced:,} replaced")
 
 
 @index.command(epilog="Example: twotower index remove artifacts/demo --ids gone.txt")
@@ -82,8 +82,8 @@ def remove(folder: Path, ids: str) -> None:
     _must_be(folder)
     with publishing(folder) as draft:
         change = remove_items(draft, _read_ids(ids))
-    unknown = f"; {change.unknown:,} ids are not in the catalogue" if change.unknown else ""
-    note(f"{folder}: {change.removed:,} items removed{unknown}")
+    unknown = f"; {change.unknown:,} not in the catalogue" if change.unknown else ""
+    note(f"{folder}: {_items(change.removed)} removed{unknown}")
 
 
 @index.command(epilog="Example: twotower index compact artifacts/demo")
@@ -130,8 +130,12 @@ def _must_be(folder: Path) -> None:
     Bundle.open(folder).close()
 
 
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count:,} items"
+
+
 def _read_ids(source: str) -> list[str]:
-    if source != "-" and not Path(source).is_file():
+    if source != "-" and (not Path(source).exists() or Path(source).is_dir()):  # a pipe is fine
         raise DataError(f"{source}: there is no such file")
     try:
         text = sys.stdin.buffer.read().decode() if source == "-" else Path(source).read_text(encoding="utf-8")

@@ -155,7 +155,7 @@ def _lines(source: str) -> Iterator[str]:
             for line in sys.stdin.buffer:
                 yield line.decode("utf-8-sig")
         else:
-            if not Path(source).is_file():
+            if not Path(source).exists() or Path(source).is_dir():  # a pipe is fine
                 raise DataError(f"{source}: there is no such file")
             unpack = gzip.open if source.endswith(".gz") else open
             with unpack(source, "rt", encoding="utf-8-sig") as file:

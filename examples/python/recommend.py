@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+if len(sys.argv) != 3:
+    sys.exit("usage: python recommend.py BUNDLE ID,ID,...")
 bundle, liked = Path(sys.argv[1]), sys.argv[2].split(",")
 inputs = json.loads((bundle / "schema.json").read_text(encoding="utf-8"))["towers"]["user"]["inputs"]
 user = {}

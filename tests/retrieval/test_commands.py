@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,23 @@ def test_many_users_come_in_their_order(shared: Path, tmp_path: Path, capsys: Ca
     packed.write_bytes(packed.read_bytes()[:-20])
     assert run(["query", str(shared), "--input", str(packed), "-k", "2"]) == 1
     assert "users.jsonl.gz: is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_a_file_too(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command, text in (
+        (["query", str(folder), "-k", "1", "--input", str(pipe)], '{"user": "u1"}\n'),
+        (["index", "remove", str(folder), "--ids", str(pipe)], "i3\n"),
+    ):
+        writer = threading.Thread(target=pipe.write_text, args=(text,))
+        writer.start()
+        assert run(command) == 0
+        writer.join()
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["user"] == "u1"
+    assert "1 item removed" in captured.err
 
 
 def test_notes_go_to_stderr_and_quiet_is_quiet(shared: Path, capsys: Captured) -> None:
@@ -171,10 +190,10 @@ def test_a_wrong_line_is_named(shared: Path, tmp_path: Path, line: str, message:
 def test_items_live_through_the_commands(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     pq.write_table(items_of(["i4", "i50"]), tmp_path / "new.parquet")
     assert run(["index", "add", str(folder), "--items", str(tmp_path / "new.parquet")]) == 0
-    assert "1 items added, 1 replaced" in capsys.readouterr().err
+    assert "1 item added, 1 replaced" in capsys.readouterr().err
     (tmp_path / "gone.txt").write_text("i0\ni1\nnobody\n")
     assert run(["index", "remove", str(folder), "--ids", str(tmp_path / "gone.txt")]) == 0
-    assert "2 items removed; 1 ids are not in the catalogue" in capsys.readouterr().err
+    assert "2 items removed; 1 not in the catalogue" in capsys.readouterr().err
     assert run(["index", "info", str(folder), "--json"]) == 0
     (facts,) = lines(capsys)
     assert (facts["count"], facts["added"], facts["removed"], facts["generation"]) == (39, 2, 3, 3)
