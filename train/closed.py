@@ -1,8 +1,10 @@
 """The closed form of a dataset: which of its settings validation chooses, and the pair that it makes."""
 
 import dataclasses
+import time
 from typing import Any
 
+from retrieval.console import note
 from train import linear
 from train.config import Config
 from train.datamodule import DataModule
@@ -14,12 +16,17 @@ from train.pair import Pair
 
 def choose(dataset: Dataset, config: Config) -> linear.Settings:
     """Find on validation what the dataset's config leaves open. config: resolved."""
+    started = time.monotonic()
+    note(f"linear start: a closed form of {dataset.items.height:,} items, its settings tried on validation")
     data = DataModule(dataset, config, ordered=False)
     evidence = _evidence(data, config)
     known = chosen(dataset.config)
     asked = linear.Asked(data.truth.history, data.truth.wanted, data.truth.seen)
     first = linear.start(evidence)._replace(**known)
-    return linear.choose(evidence, asked, first, fixed=frozenset(known), seed=config.train.seed)
+    found = linear.choose(evidence, asked, first, fixed=frozenset(known), seed=config.train.seed)
+    told = ", ".join(f"{name} {value:g}" for name, value in found._asdict().items())
+    note(f"linear start: {told}, in {time.monotonic() - started:.0f} s")
+    return found
 
 
 def chosen(config: Config) -> dict[str, Any]:

@@ -123,6 +123,15 @@ def test_training_goes_on_from_the_closed_form_and_ends_with_nothing_worse(unord
     assert more["best"]["ndcg@10"] >= begun["ndcg@10"]
 
 
+def test_what_takes_a_while_before_the_first_epoch_is_told(
+    unordered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = chosen(train(unordered, tmp_path))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("linear start: ")]
+    assert "its settings tried on validation" in told[0]
+    assert f"ridge {found['ridge']:g}, " in told[1]
+
+
 def test_a_refit_takes_the_settings_that_validation_chose(unordered: Path, tmp_path: Path) -> None:
     first = train(unordered, tmp_path, "train.damping=0.25", "model.dim=12")
     assert chosen(first)["dim"] == 12
