@@ -127,7 +127,7 @@ def advise(
 def _on_length(epochs: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> list[str]:
     """What the course of validation says of how long it was trained."""
     scored = [epoch for epoch in epochs if "ndcg@10" in epoch]
-    if not scored:
+    if not scored or (train.get("start") == "linear" and len(scored) == 1):  # a closed form: there was no course
         return []
     best = max(scored, key=lambda epoch: float(epoch["ndcg@10"]))["epoch"]
     if best == scored[-1]["epoch"]:

@@ -177,6 +177,8 @@ def test_advice_follows_from_what_was_trained() -> None:
     told = advise(config, falling, has_times=False, verdict=level, spare_users=900)
     assert "a smaller train.lr than 0.003" in told[0]
     assert "900 users" in told[-1]
+    closed = {**config, "train": {"start": "linear", "epochs": 1}}
+    assert not any("epochs" in line for line in advise(closed, rising[:1], has_times=True, verdict=behind))
     nobody = advise(config, [], has_times=True, verdict=Verdict("loses", "popularity", "", behind=True))
     assert any("popularity gives everybody the same" in line for line in nobody)
 
