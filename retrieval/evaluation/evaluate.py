@@ -125,7 +125,7 @@ def run(
         tries = advise(
             held.config,
             epochs,
-            has_times=held.training.times is not None,
+            in_order=held.training.times is not None and summary.get("statistics", {}).get("ordered", True),
             verdict=verdict,
             spare_users=len(whole.rows) - len(stage.rows),
         )

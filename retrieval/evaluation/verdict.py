@@ -77,13 +77,14 @@ def advise(
     config: Mapping[str, Any],
     epochs: Sequence[Mapping[str, Any]],
     *,
-    has_times: bool,
+    in_order: bool,
     verdict: Verdict,
     spare_users: int = 0,
 ) -> tuple[str, ...]:
     """What to try where the model does not win, from what the training was; what promises most comes first.
 
-    epochs: of the training, as its history tells. spare_users: held-out users that were not judged.
+    epochs: of the training, as its history tells. in_order: whether times tell what followed what.
+    spare_users: held-out users that were not judged.
     """
     model, train = config.get("model", {}), config.get("train", {})
     features = {side: config.get(side, {}).get("features", []) for side in ("user", "item")}
@@ -94,7 +95,7 @@ def advise(
         advice.append('give the user tower a history: history = { kind = "history" } in [user.features]')
     advice += _on_length(epochs, train)
     encoder = (model.get("user") or {}).get("encoder")
-    if verdict.rival in FOLLOWING and has_times and encoder not in (None, "attention"):
+    if verdict.rival in FOLLOWING and in_order and encoder not in (None, "attention"):
         advice.append(
             f'{verdict.rival} reads the order of the history: so does model.encoder = "attention", now "{encoder}"'
         )

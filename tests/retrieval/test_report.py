@@ -165,7 +165,7 @@ def test_advice_follows_from_what_was_trained() -> None:
     }
     rising = [{"epoch": epoch, "ndcg@10": epoch / 100} for epoch in (1, 2, 3)]
     behind = Verdict("loses", "transitions", "", behind=True)
-    told = advise(config, rising, has_times=True, verdict=behind)
+    told = advise(config, rising, in_order=True, verdict=behind)
     assert "train.epochs = 60" in told[0]
     assert any(
         'transitions reads the order of the history: so does model.encoder = "attention"' in line for line in told
@@ -174,12 +174,12 @@ def test_advice_follows_from_what_was_trained() -> None:
     assert "train.seed = 1" in told[-1]
     level = Verdict("level", "ease", "")
     falling = [{"epoch": epoch, "ndcg@10": 1 / epoch} for epoch in (1, 2, 3)]
-    told = advise(config, falling, has_times=False, verdict=level, spare_users=900)
+    told = advise(config, falling, in_order=False, verdict=level, spare_users=900)
     assert "a smaller train.lr than 0.003" in told[0]
     assert "900 users" in told[-1]
     closed = {**config, "train": {"start": "linear", "epochs": 1}}
-    assert not any("epochs" in line for line in advise(closed, rising[:1], has_times=True, verdict=behind))
-    nobody = advise(config, [], has_times=True, verdict=Verdict("loses", "popularity", "", behind=True))
+    assert not any("epochs" in line for line in advise(closed, rising[:1], in_order=True, verdict=behind))
+    nobody = advise(config, [], in_order=True, verdict=Verdict("loses", "popularity", "", behind=True))
     assert any("popularity gives everybody the same" in line for line in nobody)
 
 
