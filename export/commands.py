@@ -1,6 +1,5 @@
 """`twotower export`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,15 +49,14 @@ def export(
     from retrieval.evaluation.held_out import HeldOut
     from retrieval.evaluation.model_card import refitted
     from retrieval.users import TRAINING
-    from train.checkpoint import SUMMARY_NAME, load
+    from train.checkpoint import load
 
     trained = load(folder)
     with publishing(folder) as draft:
         schema = export_towers(trained, draft, precision=precision, single_file=single_file, allow_loss=allow_loss)
         publish_tables(draft, folder / TRAINING, users=users)
-        summary = json.loads((folder / TRAINING / SUMMARY_NAME).read_text(encoding="utf-8"))
-        if summary["refit"]:
+        if trained.facts["refit"]:
             held = HeldOut.read(folder / TRAINING)
-            card = refitted(held, summary, name=folder.resolve().name, pair_id=schema.pair_id)
+            card = refitted(held, trained.facts, name=folder.resolve().name, pair_id=schema.pair_id)
             draft.write_bytes("MODEL_CARD.md", card.encode())
     note(f"{folder}: model {schema.pair_id}, {schema.dim} dimensions, {schema.precision}")

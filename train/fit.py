@@ -11,17 +11,16 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-from retrieval.bundle import SCHEMA_NAME
 from retrieval.console import note
 from retrieval.errors import TrainError
-from train import build, checkpoint, closed, initial, linear, recipe
+from train import build, checkpoint, closed, initial, recipe
 from train.config import Config
 from train.counts import follows, near, together
 from train.datamodule import DataModule
@@ -30,13 +29,13 @@ from train.likeness import likeness_of
 from train.memory import keep_freed
 from train.module import Module
 from train.progress import Progress, ending
+from train.refit import Previous
 from train.teacher import POPULARITY, Teacher
 
 WORK_NAME: Final = ".training-work"  # beside the published folder, until the training is whole
 OLD_NAME: Final = ".training-old"
 WINDOW: Final = 10  # places apart that items are counted together
 WINDOW_UNORDERED: Final = 30
-METRICS_NAME: Final = "metrics.json"
 RESUME_NAME: Final = "resume.json"  # what a training must agree in to be gone on with
 Monitored = tuple[str, Literal["min", "max"]]
 
@@ -53,24 +52,24 @@ def fit(
     Returns the summary. Raises TrainError where training diverges, cannot be resumed or has nothing to refit.
     """
     started = time.monotonic()
-    chosen = _chosen_epochs(out) if refit else None
-    if refit:
+    previous = Previous(out) if refit else None
+    if previous is not None:
         config = dataclasses.replace(config, split=dataclasses.replace(config.split, kind="none"))
-    dataset = prepare(config, in_order=_kept_order(out) if refit else None)
+    dataset = prepare(config, in_order=None if previous is None else previous.ordered)
     facts = recipe.statistics(dataset)
     resolved = recipe.resolve(dataset.config, facts)  # with the length of the history, which the data decided
     if resolved.train.start == "linear":
-        settings = _kept_settings(out, dataset.config) if refit else closed.choose(dataset, resolved)
+        settings = closed.choose(dataset, resolved) if previous is None else previous.settings(dataset.config)
         resolved = recipe.resolve(closed.put(dataset.config, settings), facts)
-    if chosen is not None:
-        resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=chosen))
+    if previous is not None:
+        resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=previous.epochs))
     work = _work_folder(out, resolved, dataset.fingerprint(), resume=resume)
     dataclasses.replace(dataset, config=resolved).save(work)
     module, trainer = _run(dataset, resolved, work, ordered=facts.ordered, watching=callbacks)
     checkpoint.strip(work / checkpoint.BEST_NAME)
     summary = _summary(module, trainer, dataset, resolved, facts, seconds=time.monotonic() - started, refit=refit)
-    if refit:
-        summary["refitted_from"] = _measured_before(out)
+    if previous is not None:
+        summary["refitted_from"] = previous.measured()
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
     (work / checkpoint.HISTORY_NAME).write_text(lines, encoding="utf-8")
     (work / checkpoint.SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -168,46 +167,6 @@ def _run(
 def monitored(config: Config) -> Monitored:
     """What tells the best epoch: ranking, or where ratings are fitted the error."""
     return RATING if config.train.objective == "rating" else RANKING
-
-
-def _kept_settings(out: Path, config: Config) -> linear.Settings:
-    """The settings of the closed form that validation chose in the training that a refit follows."""
-    summary = json.loads((out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME).read_text(encoding="utf-8"))
-    kept = Config.from_dict(config.to_dict() | summary["recipe"])
-    return linear.Settings()._replace(**closed.chosen(kept) | closed.chosen(config))
-
-
-def _kept_order(out: Path) -> bool:
-    """What the training that a refit follows found of the order of its histories."""
-    summary = json.loads((out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME).read_text(encoding="utf-8"))
-    return bool(summary["statistics"]["ordered"])
-
-
-def _chosen_epochs(out: Path) -> int:
-    """How many epochs validation chose in the training that a refit follows."""
-    path = out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME
-    try:
-        best = json.loads(path.read_text(encoding="utf-8"))["best"]
-        return int(best["epoch"])
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainError(
-            f'{path}: --refit needs a training to take the number of epochs from; run "twotower train" without it first'
-        ) from error
-
-
-def _measured_before(out: Path) -> dict[str, Any] | None:
-    """What evaluation found of the training that a refit follows; None if it was not evaluated."""
-    summary = json.loads((out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME).read_text(encoding="utf-8"))
-    if summary.get("refit"):  # refitted again
-        return cast("dict[str, Any] | None", summary.get("refitted_from"))
-    try:
-        found = json.loads((out / METRICS_NAME).read_text(encoding="utf-8"))
-        exported = json.loads((out / SCHEMA_NAME).read_text(encoding="utf-8"))
-        if found["pair_id"] != exported["pair_id"] or exported["fingerprint"] != summary["fingerprint"]:
-            return None
-        return {"pair_id": found["pair_id"], "verdict": found["verdict"]["sentence"], "metrics": found["metrics"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -> Path:

@@ -22,8 +22,8 @@ from retrieval.evaluation.rivals import BUDGET_S, Rival, compete
 from retrieval.evaluation.verdict import advise, judge
 from retrieval.metrics import Ranking
 from retrieval.publish import publishing
+from retrieval.users import TRAINING
 
-TRAINING: Final = "training"
 KS: Final = (5, 10, 20)
 USERS: Final = 50_000  # judged; further users would narrow the intervals by little
 

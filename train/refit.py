@@ -1,0 +1,51 @@
+"""Refit: what a training on everything takes over from the training that it follows."""
+
+import json
+from pathlib import Path
+from typing import Any, Final, cast
+
+from retrieval.bundle import SCHEMA_NAME
+from retrieval.errors import TrainError
+from train import checkpoint, closed, linear
+from train.config import Config
+
+METRICS_NAME: Final = "metrics.json"
+
+
+class Previous:
+    """The training that a refit follows, by its summary.
+
+    epochs: how many validation chose. ordered: what it found of the order of its histories.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """out: the artifact folder. Raises TrainError if no training in it says how long to train."""
+        path = out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME
+        self._out = out
+        try:
+            self._summary = json.loads(path.read_text(encoding="utf-8"))
+            self.epochs = int(self._summary["best"]["epoch"])
+            self.ordered = bool(self._summary["statistics"]["ordered"])
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainError(
+                f"{path}: --refit needs a training to take the number of epochs from; "
+                'run "twotower train" without it first'
+            ) from error
+
+    def settings(self, config: Config) -> linear.Settings:
+        """The settings of the closed form that its validation chose; what the config names goes before."""
+        kept = Config.from_dict(config.to_dict() | self._summary["recipe"])
+        return linear.Settings()._replace(**closed.chosen(kept) | closed.chosen(config))
+
+    def measured(self) -> dict[str, Any] | None:
+        """What evaluation found of it; None if it was not evaluated."""
+        if self._summary.get("refit"):  # refitted again
+            return cast("dict[str, Any] | None", self._summary.get("refitted_from"))
+        try:
+            found = json.loads((self._out / METRICS_NAME).read_text(encoding="utf-8"))
+            exported = json.loads((self._out / SCHEMA_NAME).read_text(encoding="utf-8"))
+            if found["pair_id"] != exported["pair_id"] or exported["fingerprint"] != self._summary["fingerprint"]:
+                return None
+            return {"pair_id": found["pair_id"], "verdict": found["verdict"]["sentence"], "metrics": found["metrics"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
