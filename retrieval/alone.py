@@ -37,20 +37,26 @@ class Alone:
     def search(self, query: Vectors) -> tuple[Rows, Scores] | None:
         """Rows and scores, (1, k) each. None where equal scores or too few rows want a closer look."""
         found = self._ask(query)
-        if found is None:
-            return None
-        rows, scores = found
-        if scores.shape[1] > 2 * self._k + 1 or not self._is_falling(scores):
-            order = scores[0].argsort()[: -self._k - 2 : -1]
-            rows, scores = rows[0].take(order)[None], scores[0].take(order)[None]
-            if not self._is_falling(scores):
-                return None
-        return rows[:, : self._k], scores[:, : self._k]
+        return None if found is None else in_order(*found, k=self._k)
 
-    def _is_falling(self, scores: Scores) -> bool:
-        """Whether the candidates are in order and no two score alike: so they mostly come."""
-        reached = scores[0].tolist()
-        return all(map(operator.gt, reached, reached[1:])) and reached[self._k - 1] > -np.inf
+
+def in_order(rows: Rows, scores: Scores, *, k: int) -> tuple[Rows, Scores] | None:
+    """The k best of candidates (1, c), best first: (1, k) each.
+
+    None where two of the k + 1 best score alike, or there are not so many: that wants a closer look.
+    """
+    if scores.shape[1] > 2 * k + 1 or not _is_falling(scores, k):
+        order = scores[0].argsort()[: -k - 2 : -1]
+        rows, scores = rows[0].take(order)[None], scores[0].take(order)[None]
+        if not _is_falling(scores, k):
+            return None
+    return rows[:, :k], scores[:, :k]
+
+
+def _is_falling(scores: Scores, k: int) -> bool:
+    """Whether more than k candidates are in order, k of them there, and no two score alike: so they mostly come."""
+    reached = scores[0].tolist()
+    return len(reached) > k and all(map(operator.gt, reached, reached[1:])) and reached[k - 1] > -np.inf
 
 
 def ask_structure(search: Callable[..., None], query: Vectors, count: int, parameters: Any) -> tuple[Rows, Scores]:

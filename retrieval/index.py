@@ -19,8 +19,9 @@ from retrieval.alone import Alone, ask_structure, best_of_few, best_pairs, colum
 from retrieval.candidates import hide, sorted_best
 from retrieval.csr import CSR
 from retrieval.errors import BundleError, DataError, QueryError
+from retrieval.kept import REACH, Depth
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
-from retrieval.lists import REACH, Depth, Lists
+from retrieval.lists import Lists
 from retrieval.probing import Probing, bounds
 from retrieval.selection import FEW_KEPT, Selection
 
@@ -34,8 +35,7 @@ WIDEST: Final = 4_096  # candidates beyond which exact search is no dearer
 SMALL_FLAT: Final = 6_000  # up to here FAISS's plain scan is faster than blocked products
 FEW_FLAT: Final = 10  # and for fewer queries than this
 FLAT_QUERIES: Final = 16  # from 20 on FAISS multiplies matrices, and a score would depend on its batch
-UNFILTERED_SHARE: Final = 0.9  # with so much kept a bitmap alone does
-FEWEST_PROBES: Final = 8
+UNFILTERED_SHARE: Final = 0.95  # with so much kept a bitmap alone does for most queries
 PARAMETERS_KEPT: Final = 1_024
 ADD_BLOCK: Final = 65_536
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
@@ -280,8 +280,8 @@ class Index:
         rows, scores = self._find_one(query, k, candidates, among, effort)
         hidden = [] if exclude is None else exclude.indices.tolist()
         found = best_pairs(rows[0], scores[0], hidden, k=k, is_whole=candidates == len(self.base))
-        if found is None:  # short, or cut off between equals
-            return self._search_all(query, k, among, exclude)
+        if found is None:
+            return self._search_further(query, k, among, exclude, effort)
         answer, answer_scores = columns_of(found, k=k)
         if len(self.added) == 0:
             return answer, answer_scores
@@ -319,7 +319,7 @@ class Index:
         """By the structure; exactly where its answer is short or cut off between equals."""
         if effort.within is not None:
             rows, scores = self._probed(queries, k, candidates, among, effort)
-            return self._chosen(queries, *sorted_best(rows, scores, candidates), k, among, exclude)
+            return self._chosen(queries, *sorted_best(rows, scores, candidates), k, among, exclude, effort)
         parameters = self._parameters(k, candidates, among, effort)
         step = FLAT_QUERIES if self.kind.is_flat else len(queries)
         parts = [
@@ -327,7 +327,7 @@ class Index:
             for start in range(0, len(queries), step)
         ]
         scores, rows = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return self._chosen(queries, rows, scores, k, among, exclude)
+        return self._chosen(queries, rows, scores, k, among, exclude, effort)
 
     def _probed(
         self, queries: Vectors, k: int, candidates: int, among: Selection, effort: Effort
@@ -352,30 +352,40 @@ class Index:
         if len(kept.numbers) == 0:
             return self._search_all(queries, k, among, exclude)
         base_lists, added_lists = self._split(exclude)
-        depth = Depth(effort.probes or FEWEST_PROBES, effort.factor, REACH if effort.reach is None else effort.reach)
+        depth = Depth(effort.factor, REACH if effort.reach is None else effort.reach)
         if len(queries) == 1:
             hidden = NO_ROWS if base_lists is None else base_lists.indices
             found = kept.search_one(queries, k=k, hidden=hidden, depth=depth)
             if found is None:
                 return self._search_all(queries, k, among, exclude)
-            rows, scores = columns_of(found, k=k)
-        else:
-            rows, scores, is_cut = kept.search_many(queries, k=k, hidden=base_lists, depth=depth)
-            if is_cut.any():
-                again = np.flatnonzero(is_cut)
-                own = None if base_lists is None else base_lists.take(again)
-                rows[again], scores[again] = exact.top_k(
-                    queries[again], self.base, k=k, keep=among.base_mask, exclude=own
-                )
-        return self._with_added(queries, rows, scores, k, among, added_lists)
+            return self._with_added(queries, *found, k, among, added_lists)
+        rows, scores, is_cut = kept.search_many(queries, k=k, hidden=base_lists, depth=depth)
+        rows, scores = self._with_added(queries, rows, scores, k, among, added_lists)
+        if is_cut.any():
+            again = np.flatnonzero(is_cut)
+            own = None if exclude is None else exclude.take(again)
+            rows[again], scores[again] = self._search_all(queries[again], k, among, own)
+        return rows, scores
+
+    def _search_further(
+        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort
+    ) -> tuple[Rows, Scores]:
+        """Where the structure's answer is short or cut off between equals."""
+        if among.mask is None:
+            return self._search_all(queries, k, among, exclude)
+        return self._search_lists(queries, k, among, exclude, effort)
 
     def _chosen(
-        self, queries: Vectors, rows: Rows, scores: Scores, k: int, among: Selection, exclude: CSR | None
+        self,
+        queries: Vectors,
+        rows: Rows,
+        scores: Scores,
+        k: int,
+        among: Selection,
+        exclude: CSR | None,
+        effort: Effort,
     ) -> tuple[Rows, Scores]:
-        """The k best of candidates (q, c) that come best first, and of the added rows.
-
-        A query whose candidates fall short, or are cut off between equals, is answered exactly.
-        """
+        """The k best of candidates (q, c) that come best first, and of the added rows."""
         base_list, added_list = self._split(exclude)
         candidates = rows.shape[1]
         lowest = scores[:, -1]
@@ -385,17 +395,17 @@ class Index:
             rows, scores = exact.best_first(rows, scores, k=k)
         else:
             rows, scores = rows[:, :k], scores[:, :k]
-        if candidates < len(self.base):
-            # Strictly: what scores like the k-th may be beyond the candidates.
-            cut = (lowest >= scores[:, -1]) | (rows[:, -1] < 0)
-            if cut.any():
-                again = np.flatnonzero(cut)
-                rows, scores = rows.copy(), scores.copy()
-                own = None if base_list is None else base_list.take(again)
-                rows[again], scores[again] = exact.top_k(
-                    queries[again], self.base, k=k, keep=among.base_mask, exclude=own
-                )
-        return self._with_added(queries, rows, scores, k, among, added_list)
+        if candidates == len(self.base):
+            return self._with_added(queries, rows, scores, k, among, added_list)
+        # Strictly: what scores like the k-th may be beyond the candidates.
+        is_cut = (lowest >= scores[:, -1]) | (rows[:, -1] < 0)
+        rows, scores = self._with_added(queries, rows, scores, k, among, added_list)
+        if is_cut.any():
+            again = np.flatnonzero(is_cut)
+            rows, scores = rows.copy(), scores.copy()
+            own = None if exclude is None else exclude.take(again)
+            rows[again], scores[again] = self._search_further(queries[again], k, among, own, effort)
+        return rows, scores
 
     def _parameters(self, k: int, candidates: int, among: Selection, effort: Effort) -> Any:
         if self.kind.is_flat:

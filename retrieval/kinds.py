@@ -44,7 +44,7 @@ class Effort:
 
     probes: lists of an IVF that are looked into; on average, where `within` is given. within: how much less near than
     the nearest list those may be (see `retrieval.probing`). factor: candidates per wanted item that are scored anew.
-    beam: nodes that a graph keeps in view. reach: how far a filtered search looks (see `retrieval.lists`).
+    beam: nodes that a graph keeps in view. reach: how far a filtered search looks (see `retrieval.kept`).
     """
 
     probes: int | None = None

@@ -9,14 +9,15 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.kept import Kept
 from retrieval.kinds import Effort
-from retrieval.lists import Kept, Lists
+from retrieval.lists import Lists
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-FEW_KEPT: Final = 5_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
+FEW_KEPT: Final = 4_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Selection:
         lists = self._lists()
         assert lists is not None
         assert self.base_mask is not None
-        return lists.keep(self.base_mask)
+        return Kept(lists, self.base_mask)
 
     @cached_property
     def selector(self) -> Any:

@@ -1,6 +1,8 @@
 """Tuning: how hard an index must be searched for the recall that is asked, measured on users' vectors."""
 
+import operator
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -11,7 +13,7 @@ import numpy.typing as npt
 
 from retrieval import exact
 from retrieval.guides import Guides, can_guide, fit
-from retrieval.index import Index, Mask
+from retrieval.index import UNFILTERED_SHARE, Index, Mask
 from retrieval.kinds import LEAST, Effort, efforts
 from retrieval.probing import looked_into
 from retrieval.selection import FEW_KEPT
@@ -22,10 +24,8 @@ K: Final = 10
 DEEP: Final = 100
 MARGIN: Final = 0.002  # above what is asked, for the half of the users that only check
 FILTERED: Final = 200  # queries that are asked under filters
-FILTER_MARGIN: Final = (
-    0.012  # a filtered search may find so much less than an unfiltered one, on attributes made to be hard
-)
-REACHES: Final = tuple(round(0.01 * step, 2) for step in range(31))
+FILTER_MARGIN: Final = 0.004  # a filtered search may find so much less, on attributes made to be hard
+REACHES: Final = tuple(round(0.005 * step, 3) for step in range(61))
 LISTS_A_CLUSTER: Final = 4
 GUIDED_PROBES: Final = 5  # below, guides to the lists do not help
 MANY_ITEMS: Final = 400  # below, every query looks into the same number of lists: choosing takes as long as it saves
@@ -73,7 +73,7 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
         tried = _sweep((effort for effort in as_needed if effort.factor == chosen.factor), choosing, wanted)
         chosen = _cheapest(tried, wanted)
     measured = checking.measure(chosen)[0]
-    reach = _reach(index, queries[:FILTERED], chosen, recall=tried[chosen][0] - FILTER_MARGIN)
+    reach = _reach(index, queries[:FILTERED], chosen, recall=tried[chosen][0])
     curve = [
         {
             **effort.to_json(),
@@ -112,29 +112,33 @@ def _cheapest(tried: dict[Effort, tuple[float, float]], wanted: float) -> Effort
 def _reach(index: Index, queries: Vectors, effort: Effort, *, recall: float) -> float | None:
     """How far a filtered search must look to find as much as an unfiltered one, whatever the attribute.
 
-    None if no filtered search goes by lists.
+    recall: of the unfiltered one. None if no filtered search goes by lists.
     """
-    if index.lists is None or index.count <= 2 * FEW_KEPT:
+    if index.lists is None or index.count * UNFILTERED_SHARE <= FEW_KEPT:
         return None
     trials = []
-    for mask in _attributes(index):
+    for mask in _attributes(index, queries):
         among = index.select(mask)
         trials.append((among, exact.top_k(queries, index.base, k=K, keep=among.base_mask)[1][:, -1:]))
-    for reach in REACHES:
+
+    def found(reach: float) -> list[float]:
         tried = replace(effort, reach=reach)
-        found = (index.search(queries, k=K, among=among, effort=tried)[1] >= least for among, least in trials)
-        if all(hits.mean() >= recall for hits in found):
-            return reach
-    return REACHES[-1]
+        return [
+            float((index.search(queries, k=K, among=among, effort=tried)[1] >= least).mean()) for among, least in trials
+        ]
+
+    wanted = [min(recall, most) - FILTER_MARGIN for most in found(REACHES[-1])]
+    at = bisect_left(REACHES, True, key=lambda reach: all(map(operator.ge, found(reach), wanted)))
+    return REACHES[min(at, len(REACHES) - 1)]
 
 
-def _attributes(index: Index) -> Iterator[Mask]:
-    """What filters may keep, a fifth of the items or more: some at random, those on one side, whole clusters."""
+def _attributes(index: Index, queries: Vectors) -> Iterator[Mask]:
+    """What filters may keep, a fifth or more: items on one side, those least like an average user, whole clusters."""
     random = np.random.default_rng(0)
     share = max(0.2, 1.1 * FEW_KEPT / len(index.base))
-    yield random.random(len(index.base)) < share
-    side = index.base @ random.normal(size=index.dim).astype(np.float32)
-    yield side <= np.quantile(side, share)
+    for direction in (random.normal(size=index.dim).astype(np.float32), queries.mean(axis=0)):
+        side = index.base @ direction
+        yield side <= np.quantile(side, share)
     owner = _clusters(index, random)
     order = random.permutation(owner.max() + 1)
     enough = np.searchsorted(np.cumsum(np.bincount(owner)[order]), share * len(owner)) + 1

@@ -5,23 +5,23 @@ import time
 import numpy as np
 import pytest
 
-from retrieval import exact, kinds, lists
+from retrieval import exact, kept, kinds
 from retrieval.csr import from_lists
 from retrieval.index import Index, Mask, Vectors
-from retrieval.lists import Kept
+from retrieval.kept import Kept
 from retrieval.selection import FEW_KEPT
 from retrieval.tuning import tune
 from tests.retrieval.brute import best, clustered, same
 
 DIM = 32
 COUNT = 40_000
-SHARES = (0.8, 0.5, 0.2)  # fewer kept items are gathered, exactly
+SHARES = (0.97, 0.8, 0.5, 0.2)  # fewer kept items are gathered, exactly
 
 
 @pytest.fixture(params=[0.0, 2.0], ids=["scanned", "gathered"], autouse=True)
 def sparse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is found by scanning lists, and by looking at each kept item."""
-    monkeypatch.setattr(lists, "SPARSE", request.param)
+    monkeypatch.setattr(kept, "SPARSE", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,40 @@ def test_a_list_is_as_near_as_what_is_kept_in_it(index: Index, items: Vectors, u
     kept = kept_of(index, mask)
     at = int(np.searchsorted(kept.numbers, 5))
     assert kept.counts[at] == 1
-    assert kept.nearness(users[0])[at] == pytest.approx(float(items[rows[0]] @ users[0]), abs=1e-5)
+    assert kept.nearness(users[:1])[0, at] == pytest.approx(float(items[rows[0]] @ users[0]), abs=1e-5)
+
+
+def test_how_far_above_the_mean_a_share_begins() -> None:
+    shares = np.array([0.5, 0.1587, 0.0228, 0.9, 1e-6])
+    np.testing.assert_allclose(kept.above(shares), [0.0, 1.0, 2.0, -1.2816, 4.7534], atol=2e-3)
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 10, 100])
+def test_how_good_the_best_are_likely_to_be(wanted: int) -> None:
+    """Of items that are spread alike in all directions, as is assumed."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(40, DIM))[np.repeat(np.arange(40), 500)]
+    spread = centres + 0.5 * random.normal(size=centres.shape)
+    items = (spread / np.linalg.norm(spread, axis=1, keepdims=True)).astype(np.float32)
+    asked = random.normal(size=(100, DIM)).astype(np.float32)
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    mask = np.arange(len(items)) % 3 > 0
+    index = Index.build(items, kinds.Kind("ivf", "IVF40,SQfp16"))
+    left = kept_of(index, mask)
+    near = left.nearness(asked)
+    likely = left._likely(near, np.tile(np.arange(near.shape[1]), (len(asked), 1)), wanted)
+    rank = round((1 - 0.5 / min(wanted, kept.STEPS)) * wanted)  # what the last of the steps stands for
+    reached = exact.top_k(asked, items, k=wanted, keep=mask)[1][:, min(rank, wanted - 1)]
+    assert abs(np.median(likely - reached)) < 0.05
+    assert np.std(likely - reached) < 0.05
+
+
+def test_lists_that_hold_too_few_tell_nothing(index: Index) -> None:
+    mask = np.zeros(COUNT, dtype=np.bool_)
+    mask[:6] = True
+    left = kept_of(index, mask)
+    near = np.ones((1, len(left.numbers)), dtype=np.float32)
+    assert left._likely(near, np.arange(len(left.numbers))[None], 1_000).item() == -np.inf
 
 
 def test_every_list_and_no_reach_limit_is_exact(index: Index, items: Vectors, users: Vectors) -> None:
@@ -122,6 +155,18 @@ def test_an_answer_is_never_short(index: Index, items: Vectors, users: Vectors) 
     rows, _ = index.search(users[:1], k=100, among=index.select(mask), effort=effort)
     assert mask[rows].all()
     assert len(set(rows[0].tolist())) == 100
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_not_everything_is_looked_at_where_little_is_left_out(
+    index: Index, items: Vectors, users: Vectors, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some users have nothing that is kept near them, and an unfiltered look finds too little."""
+    owner = clustered(COUNT, DIM, seed=1, clusters=200)[1]
+    asked = items[owner == 7][:count]
+    monkeypatch.delattr(Index, "_search_all")
+    rows, _ = index.search(asked, k=10, among=index.select(owner != 7))
+    assert (owner[rows] != 7).all()
 
 
 def test_equal_vectors_come_by_row(items: Vectors) -> None:
