@@ -34,6 +34,7 @@ REACH: Final = 0.1  # how much less good the best of a list may be than the k-th
 SPARSE: Final = 0.06  # of lists: where fewer are kept, they are looked at one by one instead of scanning the lists
 QUERIES: Final = 1_024  # that are compared with all lists at a time
 ALIKE: Final = 64  # queries whose kept rows are gathered at a time
+TIED: Final = 8  # times as many candidates where those did not tell which of equals are the k best
 WANTED_KEPT: Final = 16
 _DEVIATIONS: Final = np.linspace(-6, 6, 241)
 _LOG_SHARES: Final = -np.log([NormalDist().cdf(-deviation) for deviation in _DEVIATIONS])
@@ -145,20 +146,18 @@ class Kept:
         if len(hidden):
             hidden = hidden[self._mask[hidden]]
         chosen = self._near_one(query, rivals(k, len(hidden)), depth.reach)
-        is_sparse = self._may_gather and np.add.reduce(self._excess.take(chosen)) < 0
-        if is_sparse:
+        if self._may_gather and np.add.reduce(self._excess.take(chosen)) < 0:
             rows = self._kept_of(chosen)[None]
-            scores = exact.score(query, self._lists.vectors, rows)
-        else:
-            rows, scores = self._scan_one(query, chosen, self._candidates(k, len(hidden), depth))
-        found = in_order(rows, scores, k=k) if len(hidden) == 0 else None
-        if found is not None:
-            return found
-        pairs = best_pairs(rows[0], scores[0], hidden.tolist(), k=k, is_whole=bool(is_sparse))
-        return None if pairs is None or len(pairs) < k else columns_of(pairs, k=k)
+            return _best_one(rows, exact.score(query, self._lists.vectors, rows), hidden, k=k, is_whole=True)
+        found = None
+        for times in (1, TIED):
+            if found is None:
+                rows, scores = self._scan_one(query, chosen, self._candidates(k, len(hidden), depth, times))
+                found = _best_one(rows, scores, hidden, k=k, is_whole=False)
+        return found
 
-    def _candidates(self, k: int, hidden: int, depth: Depth) -> int:
-        return min(math.ceil(depth.factor * k) + 1 + hidden, self._count)
+    def _candidates(self, k: int, hidden: int, depth: Depth, times: int) -> int:
+        return min((math.ceil(depth.factor * k) + 1 + hidden) * times, self._count)
 
     def _scan_one(self, query: Vectors, chosen: Rows, wanted: int) -> tuple[Rows, Scores]:
         """As `_scan` for one query (1, d) and lists (p,)."""
@@ -205,19 +204,23 @@ class Kept:
         is_sparse = np.where(chosen >= 0, self._excess[chosen], 0.0).sum(axis=1) < 0
         few = np.flatnonzero(is_sparse)
         few = few[np.count_nonzero(chosen[few] >= 0, axis=1).argsort()]  # those that look at as much go together
-        parts = [
-            (self._scan, np.flatnonzero(~is_sparse)),
-            *((self._gather, few[at : at + ALIKE]) for at in range(0, len(few), ALIKE)),
-        ]
-        for look, some in parts:
+        for start in range(0, len(few), ALIKE):
+            some = few[start : start + ALIKE]
+            lists = None if hidden is None else hidden.take(some)
+            found = hide(*self._gather(queries[some], chosen[some]), lists)
+            rows[some], scores[some] = exact.best_of(*found, k)
+            is_cut[some] = rows[some, -1] < 0
+        some = np.flatnonzero(~is_sparse)
+        for times in (1, TIED):
             if len(some) == 0:
-                continue
+                break
             lists = None if hidden is None else hidden.take(some)
             longest = 0 if lists is None else int(lists.lengths.max(initial=0))
-            found = look(queries[some], chosen[some], self._candidates(k, longest, depth))
-            lowest = found[1].min(axis=1) if look == self._scan else np.float32(-np.inf)
+            found = self._scan(queries[some], chosen[some], self._candidates(k, longest, depth, times))
+            lowest = found[1].min(axis=1)
             rows[some], scores[some] = exact.best_of(*hide(*found, lists), k)
             is_cut[some] = (rows[some, -1] < 0) | (scores[some, -1] <= lowest)
+            some = some[is_cut[some]]
         return rows, scores, is_cut
 
     def _near_many(self, queries: Vectors, k: int, hidden: CSR | None, reach: float) -> Rows:
@@ -234,7 +237,7 @@ class Kept:
             least[own] = self._likely(nearest[own], lists[own], some)
         return padded(near >= (least - np.float32(reach))[:, None])
 
-    def _gather(self, queries: Vectors, chosen: Rows, _: int) -> tuple[Rows, Scores]:
+    def _gather(self, queries: Vectors, chosen: Rows) -> tuple[Rows, Scores]:
         """All kept rows of some lists, with their scores. chosen: (q, p), -1 for none. Returns (q, c) each."""
         owners, places = (chosen >= 0).nonzero()
         lists = chosen[owners, places]
@@ -256,6 +259,18 @@ class Kept:
             near = np.take_along_axis(queries @ self._lists.centroids.T, numbers, axis=1)
         rows = search_lists(self._lists.ivf, queries, wanted, numbers, near, self._parameters, self._selector)
         return rows, exact.score(queries, self._lists.vectors, rows)
+
+
+def _best_one(rows: Rows, scores: Scores, hidden: Rows, *, k: int, is_whole: bool) -> tuple[Rows, Scores] | None:
+    """The k best of candidates (1, c) that are not hidden: (1, k) each. None if these do not tell.
+
+    is_whole: whether there are no others as good.
+    """
+    found = in_order(rows, scores, k=k) if len(hidden) == 0 else None
+    if found is not None:
+        return found
+    pairs = best_pairs(rows[0], scores[0], hidden.tolist(), k=k, is_whole=is_whole)
+    return None if pairs is None or len(pairs) < k else columns_of(pairs, k=k)
 
 
 def rivals(k: int, hidden: int) -> int:

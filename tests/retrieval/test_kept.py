@@ -169,7 +169,9 @@ def test_not_everything_is_looked_at_where_little_is_left_out(
     assert (owner[rows] != 7).all()
 
 
-def test_equal_vectors_come_by_row(items: Vectors) -> None:
+def test_equal_vectors_come_by_row(items: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without looking at everything."""
+    monkeypatch.delattr(Index, "_search_all")
     equal = items.copy()
     equal[1_000:1_040] = equal[3]
     index = Index.build(equal, kinds.choose("ivf", count=COUNT, dim=DIM))
@@ -206,7 +208,9 @@ def test_many_with_every_list_are_exact(index: Index, items: Vectors, users: Vec
         same(rows[query], scores[query], best(users[query], items, k=10, allowed=allowed), items)
 
 
-def test_equal_vectors_come_by_row_in_a_batch(items: Vectors) -> None:
+def test_equal_vectors_come_by_row_in_a_batch(items: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without looking at everything."""
+    monkeypatch.delattr(Index, "_search_all")
     equal = items.copy()
     equal[1_000:1_040] = equal[3]
     index = Index.build(equal, kinds.choose("ivf", count=COUNT, dim=DIM))
