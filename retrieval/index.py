@@ -23,7 +23,7 @@ from retrieval.kept import REACH, Depth
 from retrieval.kinds import LEAST, Effort, Kind, plain_ivf, search_parameters, train
 from retrieval.lists import Lists
 from retrieval.probing import Probing, bounds
-from retrieval.selection import FEW_KEPT, Selection
+from retrieval.selection import Selection
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -217,7 +217,7 @@ class Index:
         )
         if len(queries) == 0 or among.count == 0:
             return self._nothing(len(queries), k)
-        if among.mask is not None and among.count <= FEW_KEPT:
+        if among.is_few:
             return self._search_few(queries, k, among, exclude)
         if self._is_exact_cheaper(len(queries), k + hidden, among):
             return self._search_all(queries, k, among, exclude)

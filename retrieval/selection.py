@@ -18,6 +18,8 @@ Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 FEW_KEPT: Final = 4_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
+FEW_OF: Final = 125  # or one row in so many: lists take longer, the more there is
+MOST_GATHERED: Final = 8_000
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,17 @@ class Selection:
     def share(self) -> float:
         return self.count / self.height if self.height else 0.0
 
+    @cached_property
+    def is_few(self) -> bool:
+        """Whether they are so few that they are gathered."""
+        return self.mask is not None and self.count <= few_kept(self.height)
+
     @property
     def size_bytes(self) -> int:
         """The most that it takes once it has been searched: bits for each row, and what is gathered of those kept."""
         if self.mask is None:
             return 0
-        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.count <= FEW_KEPT else 4 * self.count
+        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.is_few else 4 * self.count
         return 2 * self.height + gathered
 
     @cached_property
@@ -89,3 +96,8 @@ class Selection:
         return (
             None if self.base_mask is None else faiss.IDSelectorBitmap(np.packbits(self.base_mask, bitorder="little"))
         )
+
+
+def few_kept(height: int) -> int:
+    """How many rows of so many are few."""
+    return max(FEW_KEPT, min(height // FEW_OF, MOST_GATHERED))

@@ -16,7 +16,7 @@ from retrieval.guides import Guides, can_guide, fit
 from retrieval.index import UNFILTERED_SHARE, Index, Mask
 from retrieval.kinds import LEAST, Effort, efforts
 from retrieval.probing import looked_into
-from retrieval.selection import FEW_KEPT
+from retrieval.selection import few_kept
 
 Vectors = npt.NDArray[np.float32]
 
@@ -114,7 +114,7 @@ def _reach(index: Index, queries: Vectors, effort: Effort, *, recall: float) -> 
 
     recall: of the unfiltered one. None if no filtered search goes by lists.
     """
-    if index.lists is None or index.count * UNFILTERED_SHARE <= FEW_KEPT:
+    if index.lists is None or index.count * UNFILTERED_SHARE <= few_kept(index.height):
         return None
     trials = []
     for mask in _attributes(index, queries):
@@ -135,7 +135,7 @@ def _reach(index: Index, queries: Vectors, effort: Effort, *, recall: float) -> 
 def _attributes(index: Index, queries: Vectors) -> Iterator[Mask]:
     """What filters may keep, a fifth or more: items on one side, those least like an average user, whole clusters."""
     random = np.random.default_rng(0)
-    share = max(0.2, 1.1 * FEW_KEPT / len(index.base))
+    share = max(0.2, 1.1 * few_kept(index.height) / len(index.base))
     for direction in (random.normal(size=index.dim).astype(np.float32), queries.mean(axis=0)):
         side = index.base @ direction
         yield side <= np.quantile(side, share)
