@@ -56,6 +56,12 @@ class CSR(NamedTuple):
         """The last `count` entries of each list, in their order."""
         return CSR(_indptr(np.minimum(self.lengths, count)), self.indices[self.ages() < count])
 
+    def mapped(self, places: Rows) -> "CSR":
+        """Every entry as its place, those whose place is negative left out. places: (size,), one a row."""
+        at = places[self.indices]
+        kept = at >= 0
+        return from_pairs(self.owners()[kept], at[kept], height=self.height)
+
     def counts(self, size: int) -> Rows:
         """How often each of `size` rows occurs in all lists: (size,) int64."""
         return np.bincount(self.indices, minlength=size).astype(np.int64, copy=False)

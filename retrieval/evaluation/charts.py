@@ -7,12 +7,11 @@ import altair as alt
 
 from retrieval.evaluation.examples import title
 from retrieval.evaluation.item_map import OTHER, ItemMap
-from retrieval.evaluation.measure import curve
+from retrieval.evaluation.measure import MODEL, curve
 from retrieval.evaluation.result import Evaluation
 
 Spec = dict[str, Any]
 
-MODEL: Final = "two towers"
 OWN: Final = "#3b82f6"
 RIVAL: Final = "#f59e0b"
 GREYS: Final = ("#8b98a9", "#a78b9b", "#7fa08c", "#a39a7c", "#8f8fb3", "#b08f8f")

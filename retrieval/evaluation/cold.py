@@ -6,13 +6,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from retrieval import csr, metrics
+from retrieval import metrics
 from retrieval.csr import CSR
 from retrieval.evaluation.baselines.base import scorer
 from retrieval.evaluation.content import ContentKNN, content
 from retrieval.evaluation.deployed import Answers
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
+from retrieval.evaluation.measure import MODEL
 
 K: Final = 20
 LEAST_TRUTHS: Final = 20  # fewer say nothing
@@ -30,10 +31,10 @@ def cold_items(held: HeldOut, stage: Stage, answers: Answers, *, seed: int = 0) 
     truth, users = _among(stage.truth, place)
     if len(truth.indices) < LEAST_TRUTHS or len(cold) <= K:
         return None
-    seen = _moved(stage.seen.take(users), place)
+    seen = stage.seen.take(users).mapped(place)
     histories = stage.histories.take(users)
     own = metrics.ranks(answers.users[users], answers.items[cold], truth, seen)
-    measures = {"two towers": metrics.recall(own, truth, k=K)}
+    measures = {MODEL: metrics.recall(own, truth, k=K)}
     matrix = content(held)
     if matrix is not None:
         model = ContentKNN(matrix, cold)
@@ -56,14 +57,9 @@ def cold_items(held: HeldOut, stage: Stage, answers: Answers, *, seed: int = 0) 
 
 def _among(lists: CSR, place: npt.NDArray[np.int64]) -> tuple[CSR, npt.NDArray[np.int64]]:
     """The lists as places, those without any left out, and which they were."""
-    moved = _moved(lists, place)
+    moved = lists.mapped(place)
     users = np.flatnonzero(moved.lengths)
     return moved.take(users), users
-
-
-def _moved(lists: CSR, place: npt.NDArray[np.int64]) -> CSR:
-    at = place[lists.indices]
-    return csr.from_pairs(lists.owners()[at >= 0], at[at >= 0], height=lists.height)
 
 
 def cold_line(cold: Mapping[str, Any]) -> str:

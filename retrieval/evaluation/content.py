@@ -37,14 +37,22 @@ def content(held: HeldOut) -> Any | None:
     return _unit(sparse.hstack(blocks, format="csr"))
 
 
+def texts_of(value: Any, separator: str | None) -> list[str]:
+    """The texts of a category or of a list of them, as a table holds it; none where it is missing."""
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [str(entry) for entry in value]
+    return str(value).split(separator) if separator else [str(value)]
+
+
 def _words(values: list[Any], separator: str | None) -> Any:
     codes: dict[str, int] = {}
     owners, members = [], []
     for row, value in enumerate(values):
-        texts = value if isinstance(value, list) else [] if value is None else str(value).split(separator or "\0")
-        for text in texts:
+        for text in texts_of(value, separator):
             owners.append(row)
-            members.append(codes.setdefault(str(text), len(codes)))
+            members.append(codes.setdefault(text, len(codes)))
     ones = np.ones(len(owners), dtype=np.float32)
     matrix = sparse.coo_array((ones, (owners, members)), shape=(len(values), max(len(codes), 1))).tocsr()
     matrix.data[:] = 1

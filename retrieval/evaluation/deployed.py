@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval import csr, exact, metrics
+from retrieval import exact, metrics
 from retrieval.bundle import Bundle
 from retrieval.console import progress
 from retrieval.csr import CSR, Rows
@@ -62,7 +62,7 @@ def answer(bundle: Bundle, held: HeldOut, stage: Stage, *, k: int) -> Answers:
     items[row_of_place[known]] = index.vectors(known)
 
     begin = time.perf_counter()
-    hidden = _moved(stage.seen, place_of_row)
+    hidden = stage.seen.mapped(place_of_row)
     blocks = []
     starts = range(0, len(users), USER_BLOCK)
     for start in progress(starts, label="search", total=len(users), size=USER_BLOCK):
@@ -102,13 +102,6 @@ def embed_users(bundle: Bundle, held: HeldOut, stage: Stage) -> Vectors:
         )
         blocks.append(tower.embed_table(some))
     return np.concatenate(blocks) if blocks else np.empty((0, schema.dim), dtype=np.float32)
-
-
-def _moved(lists: CSR, place_of_row: Rows) -> CSR:
-    """Lists of item rows as lists of index rows, without those that the index does not hold."""
-    places = place_of_row[lists.indices]
-    kept = places >= 0
-    return csr.from_pairs(lists.owners()[kept], places[kept], height=lists.height)
 
 
 def _deployed_ranks(lists: Rows, exact_ranks: Rows, truth: CSR) -> Rows:

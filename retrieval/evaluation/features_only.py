@@ -12,8 +12,8 @@ from retrieval.evaluation.baselines.popularity import Popularity
 from retrieval.evaluation.deployed import Vectors, embed_users
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
+from retrieval.evaluation.measure import MODEL
 
-MODEL: Final = "two towers"
 MEASURES: Final = {"recall": metrics.recall, "ndcg": metrics.ndcg}
 
 

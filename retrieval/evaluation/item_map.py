@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.csr import Rows
+from retrieval.evaluation.content import texts_of
 from retrieval.evaluation.held_out import HeldOut
 
 POINTS: Final = 2_000  # items drawn: the most popular, whose vectors saw most data
@@ -83,21 +84,13 @@ def _labels(kind: str, values: Sequence[Any], feature: Mapping[str, Any]) -> lis
         return _ranges(values)
     if kind not in ("category", "categories"):
         return None
-    lists = [_texts(value, feature.get("separator")) for value in values]
+    lists = [texts_of(value, feature.get("separator")) for value in values]
     counts = Counter(text for texts in lists for text in texts)
     shown = [text for text, _ in counts.most_common(GROUPS)]
     # Of an item's values the rarest of those shown: the most common ones say least.
     groups = [next((text for text in reversed(shown) if text in texts), OTHER) for texts in lists]
     named = sum(group != OTHER for group in groups)
     return groups if len(shown) > 1 and named >= LEAST_SHARE * len(groups) else None
-
-
-def _texts(value: Any, separator: str | None) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, list):
-        return [str(entry) for entry in value]
-    return str(value).split(separator) if separator else [str(value)]
 
 
 def _ranges(values: Sequence[Any]) -> list[str] | None:

@@ -10,6 +10,7 @@ from retrieval import metrics
 from retrieval.csr import CSR, Rows
 from retrieval.metrics import PerUser, Ranking
 
+MODEL: Final = "two towers"  # as tables and charts call it, beside the baselines
 PER_USER: Final = {
     "recall": metrics.recall,
     "ndcg": metrics.ndcg,

@@ -10,6 +10,7 @@ from typing import Any
 from retrieval.evaluation.cold import cold_line
 from retrieval.evaluation.features_only import features_line
 from retrieval.evaluation.held_out import HeldOut
+from retrieval.evaluation.measure import MODEL
 from retrieval.evaluation.result import Evaluation
 
 LIMITS = (
@@ -181,12 +182,12 @@ def _training(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _measured(judged: Evaluation, result: Mapping[str, Any]) -> list[str]:
     columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in judged.ks]
     columns += [f"{name}@{judged.k}" for name in ("mrr", "coverage", "novelty", "gini")]
-    rows = [("**two towers**", *(f"{result['metrics'][column]:.4f}" for column in columns), "")]
+    rows = [(f"**{MODEL}**", *(f"{result['metrics'][column]:.4f}" for column in columns), "")]
     for name, values in result["baselines"].items():
         gap = result["differences"][name][f"ndcg@{judged.k}"]
         interval = f"{gap['value']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
         rows.append((name, *(f"{values[column]:.4f}" for column in columns), interval))
-    lines = _table(("", *columns, "two towers less this"), rows)
+    lines = _table(("", *columns, f"{MODEL} less this"), rows)
     left_out = [f"{name}: {reason}" for name, reason in result["baselines_left_out"].items()]
     return lines + (["", "Left out: " + "; ".join(left_out) + "."] if left_out else [])
 
@@ -197,7 +198,7 @@ def _further(result: Mapping[str, Any]) -> list[str]:
     if "rating" in result:
         rating = result["rating"]
         rows = [(name, errors["rmse"], errors["mae"]) for name, errors in rating["baselines"].items()]
-        own = ("**two towers**", rating["rmse"], rating["mae"])
+        own = (f"**{MODEL}**", rating["rmse"], rating["mae"])
         lines += [*_table((f"error on {rating['ratings']:,} values", "RMSE", "MAE"), [own, *rows]), ""]
     if "cold_items" in result:
         lines += [cold_line(result["cold_items"]) + ".", ""]

@@ -7,6 +7,7 @@ import numpy as np
 
 from retrieval.evaluation.deployed import Answers
 from retrieval.evaluation.held_out import HeldOut, Stage
+from retrieval.evaluation.measure import MODEL
 from retrieval.ratings import bias_errors, errors, stars
 
 
@@ -40,7 +41,7 @@ def rating_errors(
 
 def rating_table(rating: Mapping[str, Any]) -> str:
     """The errors as aligned text, the least of each column marked."""
-    rows = {"two towers": rating, **rating["baselines"]}
+    rows = {MODEL: rating, **rating["baselines"]}
     width = max(map(len, rows))
     least = {name: min(row[name] for row in rows.values()) for name in ("rmse", "mae")}
     lines = [f"{'':<{width}}{'RMSE':>9}{'MAE':>9}   on {rating['ratings']:,} values"]

@@ -11,7 +11,7 @@ from retrieval.evaluation.cold import K
 from retrieval.evaluation.examples import Example, Line, examples
 from retrieval.evaluation.features_only import measured_at
 from retrieval.evaluation.item_map import item_map
-from retrieval.evaluation.measure import CLASSES, popularity_class, shown_share
+from retrieval.evaluation.measure import CLASSES, MODEL, popularity_class, shown_share
 from retrieval.evaluation.report_page import SCRIPT, STYLE
 from retrieval.evaluation.result import Evaluation
 
@@ -109,7 +109,7 @@ def _scores(judged: Evaluation, result: Mapping[str, Any]) -> str:
     k = judged.k
     columns = [f"{name}@{length}" for name in ("recall", "ndcg") for length in judged.ks]
     columns += [f"mrr@{k}", f"coverage@{k}", f"novelty@{k}", f"gini@{k}"]
-    rows = {charts.MODEL: result["metrics"], **result["baselines"]}
+    rows = {MODEL: result["metrics"], **result["baselines"]}
     # Of novelty and Gini neither end is better.
     ranked = {column for column in columns if not column.startswith(("novelty", "gini"))}
     best = {column: max(values[column] for values in rows.values()) for column in ranked}
@@ -117,7 +117,7 @@ def _scores(judged: Evaluation, result: Mapping[str, Any]) -> str:
     for name, values in rows.items():
         marks = {column: " class=best" for column in ranked if values[column] == best[column]}
         cells = "".join(f"<td{marks.get(column, '')}>{values[column]:.4f}</td>" for column in columns)
-        body.append(f"<tr{' class=own' if name == charts.MODEL else ''}><td>{escape(name)}</td>{cells}</tr>")
+        body.append(f"<tr{' class=own' if name == MODEL else ''}><td>{escape(name)}</td>{cells}</tr>")
     left_out = [f"{name}: {reason}" for name, reason in result["baselines_left_out"].items()]
     note = (
         "Whole catalogue ranked, less what a user is known to have; ties count against the model. Baselines are fitted "
@@ -139,9 +139,9 @@ def _ratings(result: Mapping[str, Any]) -> str:
     if "rating" not in result:
         return ""
     rating = result["rating"]
-    rows = {charts.MODEL: rating, **rating["baselines"]}
+    rows = {MODEL: rating, **rating["baselines"]}
     body = [
-        f"<tr{' class=own' if name == charts.MODEL else ''}><td>{escape(name)}</td><td>{errors['rmse']:.4f}</td>"
+        f"<tr{' class=own' if name == MODEL else ''}><td>{escape(name)}</td><td>{errors['rmse']:.4f}</td>"
         f"<td>{errors['mae']:.4f}</td></tr>"
         for name, errors in rows.items()
     ]
@@ -180,7 +180,7 @@ def _features_only(result: Mapping[str, Any]) -> str:
 def _intervals(measure: str, told: Mapping[str, Any]) -> str:
     """A table of one measure of several models with their intervals. told: measure -> model -> interval."""
     body = [
-        f"<tr{' class=own' if name == charts.MODEL else ''}><td>{escape(name)}</td><td>{interval['value']:.4f}</td>"
+        f"<tr{' class=own' if name == MODEL else ''}><td>{escape(name)}</td><td>{interval['value']:.4f}</td>"
         f"<td>{interval['low']:.4f} – {interval['high']:.4f}</td></tr>"
         for name, interval in told[measure].items()
     ]
@@ -231,7 +231,7 @@ def _popularity(judged: Evaluation, result: Mapping[str, Any], page: _Page) -> s
     total = max(len(classes), 1)
     shares: dict[str, Mapping[str, float]] = {
         "what users chose": {label: float((classes == code).sum() / total) for code, label in enumerate(CLASSES)},
-        charts.MODEL: shown_share(judged.model.lists[:, :k], popularity),
+        MODEL: shown_share(judged.model.lists[:, :k], popularity),
     }
     shares |= {name: shown_share(rival.measured.lists[:, :k], popularity) for name, rival in judged.rivals.items()}
     covered, gini = result["metrics"][f"coverage@{k}"], result["metrics"][f"gini@{k}"]

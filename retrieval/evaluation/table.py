@@ -10,7 +10,7 @@ import click
 from retrieval.console import note
 from retrieval.evaluation.cold import cold_line
 from retrieval.evaluation.features_only import features_line
-from retrieval.evaluation.measure import main_k
+from retrieval.evaluation.measure import MODEL, main_k
 from retrieval.evaluation.rating import rating_table
 
 
@@ -22,7 +22,7 @@ def table(result: Mapping[str, Any], *, width: int | None = None) -> str:
     ks = result["k"]
     main = main_k(ks)
     columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in ks] + [f"mrr@{main}", f"coverage@{main}"]
-    rows = {"two towers": result["metrics"], **result["baselines"]}
+    rows = {MODEL: result["metrics"], **result["baselines"]}
     first = max(map(len, rows))
     spare = [f"ndcg@{k}" for k in ks if k != main] + [f"recall@{k}" for k in ks if k != main]
     while width is not None and spare and first + sum(map(_room, columns)) > width:

@@ -43,3 +43,8 @@ def test_merge_puts_the_first_before_the_second() -> None:
     assert [merged.list(row).tolist() for row in range(2)] == [[1, 2, 0], [3]]
     assert csr.empty(3).lengths.tolist() == [0, 0, 0]
     assert csr.from_lists([[1], [1, 2]]).counts(4).tolist() == [0, 2, 1, 0]
+
+
+def test_mapped_entries_are_places_and_those_without_are_left_out() -> None:
+    moved = csr.from_lists([[2, 0], [1], [], [0, 2]]).mapped(np.array([5, -1, 7]))
+    assert [moved.list(row).tolist() for row in range(moved.height)] == [[7, 5], [], [], [5, 7]]
