@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from export.samples import STRANGE_TEXT, Padding, Sampler
 from retrieval.records import Batch
-from retrieval.schema import FORMAT_VERSION, OUTPUT_NAME, SIDES, Feature, Side
+from retrieval.schema import FORMAT_VERSION, OUTPUT_NAME, SIDES, Side
 
 ROWS: Final = 7
 DIGITS: Final = 7  # of a component: far below the tolerance, and half the file
@@ -91,20 +91,3 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
         )
         lines.append(f'"{side}":[\n{cases}]')
     return ("{" + ",\n".join(lines) + "}\n").encode()
-
-
-def from_json(values: Any, feature: Feature) -> npt.NDArray[Any]:
-    """Nested lists -> the array they were written from; lists of no rows have no columns."""
-    if len(feature.shape) == 1:
-        return _row(values, feature)
-    if not values:
-        return np.empty((0, feature.size or 0), object if feature.is_text else np.float32)
-    return np.stack([_row(row, feature) for row in values])
-
-
-def _row(values: Any, feature: Feature) -> npt.NDArray[Any]:
-    if not feature.is_text:
-        return np.asarray([np.nan if value is None else value for value in values], dtype=np.float32)
-    texts = np.empty(len(values), dtype=object)
-    texts[:] = values
-    return texts

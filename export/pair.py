@@ -17,12 +17,15 @@ from export.loss import Loss, measure, refuse_below_floor
 from export.nodes import serialized
 from export.parity import Vectors, check_parity, session_of
 from export.precision import Precision, lighter
-from export.retrieve import FILE as SINGLE_FILE
 from export.retrieve import TITLES, Catalogue, retrieve_file, titles_file, vectors_of
 from export.samples import Sampler
+from export.single_file import SINGLE_FILE
+from retrieval.bundle import SCHEMA_NAME
 from retrieval.console import detail, note
+from retrieval.golden import GOLDEN
 from retrieval.publish import Draft
 from retrieval.schema import SIDES, Schema, Side, TowerSchema
+from retrieval.users import TRAINING
 from train.config import Config
 from train.preprocess import Preprocess
 
@@ -61,7 +64,7 @@ def export_towers(
     allow_loss: publish weights of fewer bits even if they answer too differently. Returns the schema.
     Raises ExportError, the draft being as it was, unless each file does what its tower does (parity.py).
     """
-    training = draft.folder / "training"
+    training = draft.folder / TRAINING
     samplers = {side: sampler_of(trained.preprocess, side) for side in SIDES}
     full = {side: _graph(trained, side, samplers[side]) for side in SIDES}
     models = {side: lighter(full[side], precision) for side in SIDES}
@@ -98,8 +101,8 @@ def export_towers(
     draft.remove(TITLES)
     for name, graph in content.items():
         draft.write_bytes(name, graph)
-    draft.write_json("schema.json", schema.to_json())
-    draft.write_bytes("golden.json", to_bytes(cases))
+    draft.write_json(SCHEMA_NAME, schema.to_json())
+    draft.write_bytes(GOLDEN, to_bytes(cases))
     return schema
 
 

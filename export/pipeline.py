@@ -47,6 +47,7 @@ def run_config(
     from retrieval.build import build_index, publish_tables
     from retrieval.evaluation.evaluate import evaluate
     from retrieval.publish import publishing
+    from retrieval.users import TRAINING
     from train.checkpoint import load
     from train.config import load as load_config
     from train.fit import fit
@@ -58,7 +59,7 @@ def run_config(
     with publishing(out) as draft:
         with stage("export", seconds):
             export_towers(load(out), draft, precision=precision, single_file=single_file)
-            publish_tables(draft, out / "training", users=users)
+            publish_tables(draft, out / TRAINING, users=users)
         with stage("index", seconds):
             build_index(draft, kind=kind, recall=recall)
     measured: dict[str, Any] = {}

@@ -11,14 +11,17 @@ from export import golden
 from export.contract import checked
 from export.parity import Vectors, session_of
 from export.precision import int8_rows
-from export.retrieve import FILE as SINGLE_FILE
 from export.retrieve import TITLES, Catalogue, retrieve_file, titles_file
+from export.single_file import SINGLE_FILE
 from retrieval.build import live_items
+from retrieval.bundle import SCHEMA_NAME
 from retrieval.console import note
 from retrieval.errors import ExportError
+from retrieval.golden import GOLDEN, array_of
 from retrieval.publish import Draft
 from retrieval.records import batch_of
 from retrieval.schema import Schema
+from retrieval.users import TRAINING
 
 TABLE: Final = "item_vectors"  # of the user tower; its name in the graph ends so
 
@@ -45,7 +48,7 @@ def refresh_history(draft: Draft) -> int:
     content = checked(model, schema.user.file, schema.user.inputs)
     if new:
         draft.write_bytes(schema.user.file, content)
-        draft.write_bytes("golden.json", _golden(draft, content, [catalogue.ids[row] for row in new]))
+        draft.write_bytes(GOLDEN, _golden(draft, content, [catalogue.ids[row] for row in new]))
     if draft.has(SINGLE_FILE):
         _retrieve(draft, schema, model, content, catalogue)
     note(f"{draft.folder}: {len(new):,} new items in histories, {len(known) - 1 + len(new):,} in all")
@@ -106,11 +109,11 @@ def _golden(draft: Draft, content: bytes, new: list[str]) -> bytes:
     schema = draft.schema
     assert schema.user.history is not None
     session = session_of(content)
-    cases = draft.read_json("golden.json")
+    cases = draft.read_json(GOLDEN)
     lists = [new[:1], new[-2:], [*new[:3], ""]]
     batches = [batch_of(schema.user.inputs, [{schema.user.history.name: ids} for ids in lists])]
     batches += [
-        {feature.name: golden.from_json(case["inputs"][feature.name], feature) for feature in schema.user.inputs}
+        {feature.name: array_of(feature, case["inputs"][feature.name]) for feature in schema.user.inputs}
         for case in cases["user"]
     ]
     cases["user"] = [golden.case(session, batch) for batch in batches]
@@ -119,7 +122,7 @@ def _golden(draft: Draft, content: bytes, new: list[str]) -> bytes:
 
 def _retrieve(draft: Draft, schema: Schema, model: onnx.ModelProto, content: bytes, catalogue: Catalogue) -> None:
     """Make `retrieve.onnx` of the refreshed tower and the items as they are now."""
-    training = draft.folder / "training"
+    training = draft.folder / TRAINING
     whole, facts = retrieve_file(
         model,
         session_of(content),
@@ -130,4 +133,4 @@ def _retrieve(draft: Draft, schema: Schema, model: onnx.ModelProto, content: byt
     )
     draft.write_bytes(SINGLE_FILE, whole)
     draft.write_bytes(TITLES, titles_file(schema.pair_id, catalogue, training))
-    draft.write_json("schema.json", {**schema.to_json(), "single_file": facts})
+    draft.write_json(SCHEMA_NAME, {**schema.to_json(), "single_file": facts})

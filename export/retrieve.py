@@ -15,7 +15,7 @@ from export import real
 from export.contract import checked
 from export.parity import Vectors, check_retrieve, session_of
 from export.precision import Precision
-from export.single_file import FILE, retrieve_graph, stored
+from export.single_file import SINGLE_FILE, retrieve_graph, stored
 from retrieval.records import Batch
 from retrieval.schema import OUTPUT_NAME, Feature
 
@@ -60,12 +60,12 @@ def retrieve_file(
     Raises ExportError if it does not answer as an exact search over the vectors that it holds.
     """
     model = retrieve_graph(user, features, catalogue.ids, catalogue.vectors, precision=precision)
-    content = checked(model, FILE, features)
+    content = checked(model, SINGLE_FILE, features)
     history = next((feature for feature in features if feature.kind == "history"), None)
     batches = real.batches(features, real.users_table(training, history, limit=CHECKED_USERS))
     vectors = stored(catalogue.vectors, precision)
     check_retrieve(session_of(content), user_tower, catalogue.ids, vectors, batches, history)
-    return content, {"file": FILE, "items": len(catalogue.ids), "history_excluded": history is not None}
+    return content, {"file": SINGLE_FILE, "items": len(catalogue.ids), "history_excluded": history is not None}
 
 
 def titles_file(pair_id: str, catalogue: Catalogue, training: Path) -> bytes:
@@ -73,6 +73,3 @@ def titles_file(pair_id: str, catalogue: Catalogue, training: Path) -> bytes:
     pairs = zip(catalogue.ids, real.titles(training, catalogue.table), strict=True)
     content = {"pair_id": pair_id, "items": [list(pair) for pair in pairs]}
     return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-
-
-__all__ = ["FILE", "TITLES", "Catalogue", "retrieve_file", "titles_file", "vectors_of"]

@@ -13,7 +13,7 @@ from export.precision import Precision, int8_rows
 from retrieval.errors import ExportError
 from retrieval.schema import OUTPUT_NAME, Feature
 
-FILE: Final = "retrieve.onnx"
+SINGLE_FILE: Final = "retrieve.onnx"
 MAX_ITEMS: Final = 100_000  # 27 MB and 2 to 11 ms a query; past that an index is the better answer
 EXCLUDE, K, IDS, SCORES = "exclude", "k", "ids", "scores"
 
@@ -33,11 +33,14 @@ def retrieve_graph(
     """
     if len(ids) > MAX_ITEMS:
         raise ExportError(
-            f"{FILE}: {len(ids):,} items, at most {MAX_ITEMS:,} fit one file; leave --single-file out and use the index"
+            f"{SINGLE_FILE}: {len(ids):,} items, at most {MAX_ITEMS:,} fit one file; "
+            "leave --single-file out and use the index"
         )
     for feature in features:
         if feature.name in (EXCLUDE, K, IDS, SCORES):
-            raise ExportError(f'{FILE}: a feature cannot be named "{feature.name}", which is an input of this file')
+            raise ExportError(
+                f'{SINGLE_FILE}: a feature cannot be named "{feature.name}", which is an input of this file'
+            )
     nodes = Nodes("top")
     seen = _seen(nodes, features, ids)
     scores = _scores(nodes, vectors, seen, precision=precision)

@@ -17,7 +17,7 @@ from retrieval.errors import DataError, QueryError
 from retrieval.records import texts
 from retrieval.schema import Side
 from retrieval.tables import blocks
-from retrieval.tower import Tower
+from retrieval.tower import Tower, open_tower
 from retrieval.users import USERS
 
 Vectors = npt.NDArray[np.float32]
@@ -35,9 +35,7 @@ def embed_file(folder: Path, *, side: Side, source: Path, output: Path) -> int:
     if output.suffix not in OUTPUTS:
         raise DataError(f"{output}: not a kind of output by its suffix; expected {', '.join(OUTPUTS)}")
     with Bundle.open(folder) as bundle:
-        schema = bundle.schema
-        own = schema.tower(side)
-        tower = bundle.load(own.file, lambda path: Tower(path, own, dim=schema.dim, pair_id=schema.pair_id, threads=0))
+        tower = open_tower(bundle, side)
         ids = ITEMS if side == "item" else USERS
         id_name = pq.read_schema(bundle.file(ids)).names[0] if bundle.has(ids) else None
     types = {f.name: pa.string() if f.is_text else pa.float64() for f in tower.inputs if f.kind != "vector"}
@@ -47,7 +45,7 @@ def embed_file(folder: Path, *, side: Side, source: Path, output: Path) -> int:
         raise DataError(f"{output}: there is no folder {output.parent}")
     staged = output.with_name(f".{output.name}.part")
     try:
-        count = _write(staged, output.suffix, _embedded(tower, source, types, id_name), schema.dim)
+        count = _write(staged, output.suffix, _embedded(tower, source, types, id_name), tower.dim)
         staged.replace(output)
     finally:
         staged.unlink(missing_ok=True)
@@ -80,10 +78,9 @@ def _write(path: Path, suffix: str, embedded: Iterator[tuple[Any, Vectors]], dim
         count = 0
         with path.open("w", encoding="utf-8") as file:
             for column, vectors in embedded:
-                name = "id"
                 for value, vector in zip(texts(column.combine_chunks()).to_pylist(), vectors, strict=True):
                     numbers = [float(str(number)) for number in vector]
-                    file.write(json.dumps({name: value, "embedding": numbers}, ensure_ascii=False) + "\n")
+                    file.write(json.dumps({"id": value, "embedding": numbers}, ensure_ascii=False) + "\n")
                 count += len(vectors)
         return count
     schema = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])

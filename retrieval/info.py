@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from retrieval.bundle import Bundle
+from retrieval.catalog import ITEMS, ITEMS_LOOKUP
 from retrieval.errors import BundleError
+from retrieval.golden import GOLDEN, TOLERANCE, check_golden
 from retrieval.live import state
 from retrieval.output import table
-from retrieval.schema import OUTPUT_NAME, Feature, Side
-from retrieval.stored import open_both
-from retrieval.tower import Tower
+from retrieval.schema import SIDES
+from retrieval.stored import FACTS, INDEX, open_both
+from retrieval.tower import Tower, open_tower
 
-GOLDEN: Final = "golden.json"
-TOLERANCE: Final = 1e-4  # of another processor's arithmetic, and of towers in half precision
 CHECKED_ITEMS: Final = 64
 
 
@@ -52,12 +51,12 @@ def verify_bundle(folder: Path) -> Iterator[str]:
         for name in sorted(bundle.names):
             bundle.file(name)
         yield f"{len(bundle.names)} files are as published (generation {bundle.generation})"
-        towers = {side: _open_tower(bundle, side) for side in ("user", "item")}
+        towers = {side: open_tower(bundle, side) for side in SIDES}
         yield f"both towers load and are of model {bundle.pair_id}"
         if bundle.has(GOLDEN):
-            yield f"{_check_golden(bundle, towers)} golden inputs give their vectors"
+            yield f"{check_golden(bundle, towers)} golden inputs give their vectors"
             yield _check_contract(bundle)
-        if bundle.has("index.json"):
+        if bundle.has(FACTS):
             yield _check_index(bundle, towers["item"])
         else:
             yield "there is no index"
@@ -69,48 +68,8 @@ def _check_contract(bundle: Bundle) -> str:
         contract = importlib.import_module("export.contract")
     except ImportError:
         return "the graphs' contract was not checked: onnx is not installed"
-    contract.verify_towers(bundle)
+    contract.verify_graphs(bundle)
     return "the graphs keep the contract of the files"
-
-
-def _open_tower(bundle: Bundle, side: Any) -> Tower:
-    own = bundle.schema.tower(side)
-    return bundle.load(
-        own.file, lambda path: Tower(path, own, dim=bundle.schema.dim, pair_id=bundle.pair_id, threads=0)
-    )
-
-
-def _check_golden(bundle: Bundle, towers: dict[str, Tower]) -> int:
-    """Run every golden input through its tower. Returns how many there are."""
-    golden = bundle.read_json(GOLDEN)
-    source = bundle.path / GOLDEN
-    count = 0
-    side: Side
-    for side in ("user", "item"):
-        tower = towers[side]
-        for case in golden[side]:
-            batch = {}
-            for feature in tower.inputs:
-                batch[feature.name] = _array(feature, case["inputs"][feature.name])
-            expected = np.array(case[OUTPUT_NAME], dtype=np.float32).reshape(-1, tower.dim)
-            found = tower.embed_batch(batch)
-            if found.shape != expected.shape or not np.allclose(found, expected, atol=TOLERANCE):
-                raise BundleError(
-                    f"{source}: {side} case {count + 1}: {tower.path.name} gives other vectors on this machine; "
-                    "export the towers again"
-                )
-            count += len(expected)
-    return count
-
-
-def _array(feature: Feature, value: list[Any]) -> npt.NDArray[Any]:
-    """A golden input as the tower takes it; no rows and empty lists keep their shape."""
-    rows = len(value)
-    if feature.is_text:
-        width = (len(value[0]) if rows else 0,) if feature.is_list else ()
-        return np.array(value, dtype=object).reshape(rows, *width)
-    numbers = np.array(value, dtype=np.float32)  # null becomes NaN
-    return numbers.reshape(rows, *feature.shape[1:])
 
 
 def _check_index(bundle: Bundle, tower: Tower) -> str:
@@ -120,18 +79,16 @@ def _check_index(bundle: Bundle, tower: Tower) -> str:
     index, catalog = open_both(bundle)
     lengths = np.linalg.norm(index.base.astype(np.float64), axis=1)
     if len(lengths) and np.abs(lengths - 1).max() > 1e-3:
-        raise BundleError(f"{bundle.path / 'index.faiss'}: holds vectors that are not of length 1; build it again")
+        raise BundleError(f"{bundle.path / INDEX}: holds vectors that are not of length 1; build it again")
     rows = np.linspace(0, len(index.base) - 1, min(CHECKED_ITEMS, len(index.base))).astype(np.int64)
-    items = bundle.load("items.parquet", lambda path: pq.read_table(path, memory_map=True).take(rows))
+    items = bundle.load(ITEMS, lambda path: pq.read_table(path, memory_map=True).take(rows))
     ids = items.column(0).to_pylist()
     if ids != [catalog.id(row) for row in rows.tolist()]:
-        raise BundleError(
-            f"{bundle.path / 'items.parquet'}: its rows are not those of items.lookup; build the index again"
-        )
+        raise BundleError(f"{bundle.path / ITEMS}: its rows are not those of {ITEMS_LOOKUP}; build the index again")
     apart = np.abs(tower.embed_table(items) - index.vectors(rows)).max(initial=0)
     if apart > TOLERANCE:
         raise BundleError(
-            f"{bundle.path / 'index.faiss'}: its vectors are not those of item_tower.onnx (apart by {apart:.2g}); "
+            f"{bundle.path / INDEX}: its vectors are not those of item_tower.onnx (apart by {apart:.2g}); "
             f'rebuild with "twotower index build {bundle.path}"'
         )
     return f"the index holds {index.count:,} items; {len(rows)} of them were embedded again and match"

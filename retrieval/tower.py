@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, QueryError, nearest
 from retrieval.records import Batch, Record, batch_of, batch_of_table
-from retrieval.schema import OUTPUT_NAME, Feature, TowerSchema
+from retrieval.schema import OUTPUT_NAME, Feature, Side, TowerSchema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,6 +122,13 @@ class Tower:
         if not blocks:
             return np.empty((0, self.dim), dtype=np.float32)
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def open_tower(bundle: Bundle, side: Side, *, threads: int = 0) -> Tower:
+    """A tower of a bundle, checked to be of its pair. threads and errors as of `Tower`."""
+    schema = bundle.schema
+    own = schema.tower(side)
+    return bundle.load(own.file, lambda path: Tower(path, own, dim=schema.dim, pair_id=schema.pair_id, threads=threads))
 
 
 def _first_line(error: Any) -> str:

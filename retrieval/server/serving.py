@@ -13,7 +13,7 @@ from retrieval.lookup import Lookup
 from retrieval.retriever import USERS_LOOKUP, Query, Retriever
 from retrieval.schema import Side
 from retrieval.stored import read_facts
-from retrieval.tower import Tower
+from retrieval.tower import Tower, open_tower
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,11 +68,7 @@ class Serving:
             return self.retriever.user_tower
         with self._lock:
             if self._item_tower is None:
-                schema = self.bundle.schema
-                self._item_tower = self.bundle.load(
-                    schema.item.file,
-                    lambda path: Tower(path, schema.item, dim=schema.dim, pair_id=schema.pair_id, threads=1),
-                )
+                self._item_tower = open_tower(self.bundle, "item", threads=1)
             return self._item_tower
 
     @cached_property

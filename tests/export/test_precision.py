@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export.contract import check_graph, verify_towers
+from export.contract import check_graph
 from export.graph import tower_graph
 from export.loss import measure, refuse_below_floor
 from export.nodes import serialized
@@ -15,6 +15,7 @@ from export.parity import session_of
 from export.precision import Precision, int8_rows, lighter
 from retrieval.bundle import Bundle
 from retrieval.errors import ExportError
+from retrieval.info import verify_bundle
 from retrieval.schema import SIDES, Side
 from tests.export.pairs import Pair, sampler
 
@@ -80,7 +81,7 @@ def test_loss_of_nothing_is_nothing() -> None:
 @pytest.mark.parametrize("precision", LIGHT)
 def test_export_measures_itself_on_real_users(exported: Callable[[Precision], Path], precision: Precision) -> None:
     bundle = Bundle.open(exported(precision))
-    verify_towers(bundle)
+    list(verify_bundle(bundle.path))
     assert bundle.schema.precision == precision
     assert bundle.schema.facts["rating"] == {"low": 1.0, "high": 5.0}
     loss = bundle.schema.facts["loss"]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from export.contract import verify_towers
 from export.parity import session_of
 from export.precision import PRECISIONS, Precision
 from export.refresh import refresh_history
 from retrieval.build import build_index, publish_tables
 from retrieval.bundle import Bundle
+from retrieval.info import verify_bundle
 from retrieval.live import add_items
 from retrieval.publish import publishing
 from retrieval.records import batch_of
@@ -58,7 +58,7 @@ def test_a_new_item_moves_the_answer(
         assert refresh_history(draft) == 2
     after = vectors(folder)
     assert Bundle.open(folder).pair_id == pair_id
-    verify_towers(Bundle.open(folder))
+    list(verify_bundle(folder))
     assert np.abs(after - before).max(axis=1)[:2].min() > 0.01
     np.testing.assert_allclose(after[2:], before[2:], atol=1e-6)
     with publishing(folder) as draft:
