@@ -80,6 +80,7 @@ def bench(folder: Path, k: int, threads: int, as_json: bool) -> None:
         opened = time.perf_counter() - started
         if retriever.index.count == 0:
             raise click.UsageError(f"{folder}: every item is removed; there is nothing to measure")
+        k = min(k, retriever.index.count)
         rows = measure(retriever, k=k)
         facts = {"items": retriever.index.count, "kind": retriever.index.kind.name, "open_ms": round(opened * 1e3, 2)}
     if as_json:

@@ -7,6 +7,7 @@ item that was replaced, the later one.
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,7 +154,9 @@ def _finite(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: dates and times in ISO form, bytes as hex, anything else as text."""
+    """What JSON has no form for: decimals as numbers, dates and times in ISO form, bytes as hex, the rest as text."""
+    if isinstance(value, Decimal):
+        return float(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return value.hex() if isinstance(value, bytes) else str(value)

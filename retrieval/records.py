@@ -193,7 +193,8 @@ def _numbers_of(feature: Feature, column: Any) -> npt.NDArray[np.float32]:
     kind = column.type
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan, dtype=np.float32)
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if not (numeric or pa.types.is_boolean(kind)):
         raise _refuse(feature, column, "numbers")
     wide = column.cast(pa.int8()) if pa.types.is_boolean(kind) else column
     values = wide.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -222,6 +223,8 @@ def texts(column: Any) -> Any:
         or pa.types.is_null(kind)
     ):
         return column.cast(pa.string())
+    if pa.types.is_decimal(kind):
+        return pc.replace_substring_regex(column.cast(pa.string()), r"\.0*$", "")
     if pa.types.is_floating(kind):
         finite = pc.if_else(pc.is_nan(column), None, column)
         whole = pc.and_kleene(pc.equal(pc.floor(finite), finite), pc.less(pc.abs(finite), 2.0**63))

@@ -20,7 +20,7 @@ from retrieval.ratings import stars
 from retrieval.records import Record, text_of
 from retrieval.selection import Selection
 from retrieval.stored import open_both
-from retrieval.tower import Tower
+from retrieval.tower import open_tower
 
 Vectors = npt.NDArray[np.float32]
 
@@ -136,10 +136,7 @@ class Retriever:
         """Use `open`."""
         schema = bundle.schema
         self.bundle = bundle
-        self.user_tower = bundle.load(
-            schema.user.file,
-            lambda path: Tower(path, schema.user, dim=schema.dim, pair_id=schema.pair_id, threads=threads),
-        )
+        self.user_tower = open_tower(bundle, "user", threads=threads)
         self.index: Index
         self.catalog: Catalog
         self.index, self.catalog = open_both(bundle)
@@ -227,11 +224,13 @@ class Retriever:
         """The k best items for each vector.
 
         vectors: (q, dim) float32, unit rows. exclude: rows of the catalogue, for each vector.
+        Raises QueryError on a k below 1, a diversity outside 0 .. 1 or a filter that cannot be understood.
         """
         if not 0.0 <= diversity <= 1.0:
             raise QueryError(f"diversity is {diversity:g}; it goes from 0 (by score alone) to 1 (by difference alone)")
         hidden = csr.from_lists(exclude) if exclude is not None and any(map(len, exclude)) else None
         among = self._among(where) if where else None
+        k = min(k, max(self.index.count, 1))  # no more can be found, and room is made for k of each vector
         rows, scores = self._search(vectors, k, among, hidden, diversity)
         return [self._hits(*found) for found in zip(rows.tolist(), scores.tolist(), strict=True)]
 
@@ -313,7 +312,7 @@ class Retriever:
             shown = ", ".join(f'"{name}"' for name in list(dict.fromkeys(unknown))[:5])
             more = f" and {len(set(unknown)) - 5} more" if len(set(unknown)) > 5 else ""
             notes.append(f"not in the catalogue: {shown}{more}")
-        if not seen and not features:
+        if not seen and all(_is_missing(value) for value in features.values()):
             notes.append("nothing is known of this user: no history, no features")
         if self._history_name is not None:
             features[self._history_name] = seen[-self._history_length :] if self._history_length else seen
@@ -347,6 +346,13 @@ def _texts(ids: Sequence[Any], *, what: str) -> list[str]:
         return [text for item in ids if (text := text_of(item))]
     except TypeError as error:
         raise QueryError(f"an id in {what}: {error}") from None
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a feature says nothing: null, NaN, an empty text or list."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return True
+    return isinstance(value, (str, Sequence)) and len(value) == 0
 
 
 def _rating_of(fact: Any) -> tuple[float, float] | None:

@@ -45,6 +45,10 @@ def blocks(path: Path, *, rows: int = 65_536, types: Mapping[str, pa.DataType] |
     found = False
     try:
         for batch in _batches(path, suffix, rows, dict(types or {})):
+            names = batch.schema.names
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise DataError(f'{path}: there are two columns "{twice}"; rename one')
             for start in range(0, batch.num_rows, rows):
                 found = True
                 yield pa.Table.from_batches([batch.slice(start, rows)])

@@ -47,7 +47,7 @@ def ids(series: pl.Series, *, where: str, text: bool = False) -> pl.Series:
             f"{where}: ids above {EXACT_INTEGER} in a column of floats have lost digits; "
             "store them as whole numbers or text"
         )
-    if isinstance(series.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object):
+    if not are_words(series.dtype):
         raise DataError(f"{where}: ids are of type {series.dtype}, expected text or whole numbers")
     if series.dtype != pl.String:
         return words(series)
@@ -65,8 +65,17 @@ def ids(series: pl.Series, *, where: str, text: bool = False) -> pl.Series:
     return words(series, text=text)
 
 
+def are_words(dtype: pl.DataType) -> bool:
+    """Whether `words` takes a column of this type: all but lists, structs, bytes and spans of time."""
+    if dtype.is_numeric() or dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null):
+        return True
+    return dtype in (pl.Date, pl.Datetime, pl.Time)
+
+
 def words(series: pl.Series, *, text: bool = False) -> pl.Series:
     """A column as text, by the rule of `ids`; null where it is missing or blank. Returns String."""
+    if series.dtype.is_decimal():  # 5.00 is the 5 of a database
+        return series.cast(pl.String).str.replace(r"\.0*$", "")
     if series.dtype.is_float():
         series = series.fill_nan(None)
         whole = pl.col("value").cast(pl.Int64, strict=False)

@@ -7,7 +7,7 @@ import polars as pl
 from retrieval.console import note
 from retrieval.errors import DataError, nearest
 from retrieval.schema import Feature, Side
-from train.columns import flags, ids, lists, numbers, times, vectors, words
+from train.columns import are_words, flags, ids, lists, numbers, times, vectors, words
 from train.config import Config
 from train.tables import Table, read
 
@@ -120,8 +120,10 @@ def _feature(table: Table, feature: Feature) -> pl.Series:
     if feature.kind == "vector":
         assert feature.size is not None
         return vectors(series, size=feature.size, where=where)
-    if isinstance(series.dtype, pl.List | pl.Array | pl.Struct):
+    if isinstance(series.dtype, pl.List | pl.Array):
         raise DataError(f'{where}: the column is of type {series.dtype}; a list is kind "categories" or "vector"')
+    if not are_words(series.dtype):
+        raise DataError(f"{where}: the column is of type {series.dtype}, expected text or whole numbers")
     return words(series, text=table.text)
 
 

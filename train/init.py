@@ -182,7 +182,11 @@ def _data(table: Table, tables: dict[Side, Table | None], keys: dict[Side, _Key]
         data["value"] = value
     items = tables["item"]
     if items is not None:
-        texts = [name for name in items.columns if name != keys["item"].own and items.typed(name).dtype == pl.String]
+        texts = [
+            name
+            for name in items.columns
+            if name != keys["item"].own and items.typed(name).dtype in (pl.String, pl.Categorical, pl.Enum)
+        ]
         title = guess.by_name(texts, guess.TITLE_WORDS)
         if title is not None:
             data["title"] = title

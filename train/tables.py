@@ -105,7 +105,13 @@ def _read_csv(path: Path, *, tab: bool) -> pl.DataFrame:
         if "utf-8" in str(error):
             data.decode()  # raises UnicodeDecodeError, which says where
         raise
+    twice = [name for name in frame.columns if _SECOND.search(name) and _SECOND.sub("", name) in frame.columns]
+    if twice:
+        raise pl.exceptions.DuplicateError(f'there are two columns "{_SECOND.sub("", twice[0])}"; rename one')
     return frame.rename({name: name.strip() for name in frame.columns}) if _spaced(frame.columns) else frame
+
+
+_SECOND: Final = re.compile(r"_duplicated_\d+$")  # what polars puts behind a name that came before
 
 
 def _spaced(names: Iterable[str]) -> bool:

@@ -1,6 +1,7 @@
 """Records and tables become the arrays that the towers take."""
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrieval.catalog import json_lines
 from retrieval.errors import QueryError
-from retrieval.records import batch_of, batch_of_table, text_of
+from retrieval.records import batch_of, batch_of_table, text_of, texts
 from retrieval.schema import Feature
 
 AGE = Feature(name="age", kind="number")
@@ -118,6 +120,13 @@ def test_ids_are_text_whatever_they_were(values: Any) -> None:
 def test_broken_and_missing_float_ids() -> None:
     column = pa.array([1.5, None, float("nan"), 1e300])
     assert batch_of_table([JOB], pa.table({"job": column}))["job"].tolist() == ["1.5", "", "", text_of(1e300)]
+
+
+def test_decimals_of_a_database_are_numbers_and_ids() -> None:
+    table = pa.table({"n": pa.array([Decimal("2.50"), None], pa.decimal128(8, 2))})
+    assert batch_of_table([Feature(name="n", kind="number")], table)["n"].tolist()[0] == 2.5
+    assert texts(pa.array([Decimal("5.00"), Decimal("0.50"), None])).to_pylist() == ["5", "0.50", None]
+    assert list(json_lines(table)) == [b'{"n":2.5}', b'{"n":null}']
 
 
 def test_a_column_of_another_type_is_named() -> None:

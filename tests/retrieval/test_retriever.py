@@ -79,6 +79,14 @@ def test_exactly_k_or_all_that_pass(retriever: Retriever) -> None:
     assert retriever.query([{"history": ["i0"]}], where="year > 9999") == [[]]
 
 
+@pytest.mark.parametrize("diversity", [0.0, 0.5])
+def test_a_k_beyond_all_bounds_gives_all(retriever: Retriever, diversity: float) -> None:
+    for k in (10**9, 10**20):
+        (hits,) = retriever.query([{"history": ["i0", "i1"]}], k=k, diversity=diversity)
+        assert len(hits) == 38
+        assert len(retriever.similar("i0", k=k, diversity=diversity)) == 39
+
+
 def test_many_queries_are_answered_as_one_by_one(retriever: Retriever) -> None:
     asked: list[Any] = [
         {"history": [f"i{number}" for number in range(first, first + length)], "features": {"age": first}}
@@ -107,7 +115,8 @@ def test_what_a_long_history_was_cut_to_still_counts_as_seen(retriever: Retrieve
         ({"history": []}, "nothing is known"),
         ({"history": ["zz", "i1"]}, 'not in the catalogue: "zz"'),
         ({"history": [f"z{number}" for number in range(9)]}, "and 4 more"),
-        ({"features": {"age": float("nan")}}, None),
+        ({"features": {"age": float("nan")}}, "nothing is known"),
+        ({"features": {"age": None, "history": []}}, "nothing is known"),
         ({"features": {"age": 1e300}}, None),
         ({"history": ["i1"], "exclude": ["nope"]}, '"nope"'),
     ],

@@ -50,6 +50,7 @@ def test_a_key_may_appear_late(tmp_path: Path) -> None:
         ("t.csv", b"", "does not read as csv"),
         ("t.csv", b"a,b\n", "the table has no rows"),
         ("t.csv", b"a,b\n1\n", "does not read as csv"),
+        ("t.csv", b"a,b,a\n1,2,3\n", 'there are two columns "a"; rename one'),
         ("t.csv", b"n\nx\n", "does not read as csv"),
         ("t.parquet", b"PAR1 but not really", "does not read as parquet"),
         ("t.jsonl", b'{"a": 1}\n[2]\n', "line 2: expected an object, found list"),

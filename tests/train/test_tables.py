@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,14 @@ def test_a_semicolon_and_a_byte_order_mark_as_spreadsheets_write_them(tmp_path: 
     assert table.frame["name"].to_list() == ["a, b"]
 
 
+def test_ids_of_the_types_that_databases_have() -> None:
+    prices = pl.Series([Decimal("5.00"), Decimal("0.50"), None])
+    assert columns.ids(prices, where="").to_list() == ["5", "0.50", None]
+    for odd in (pl.Series([timedelta(seconds=1)]), pl.Series([b"x"]), pl.Series([{"a": 1}]), pl.Series([["x"]])):
+        with pytest.raises(DataError, match=r"ids are of type .*, expected text or whole numbers"):
+            columns.ids(odd, where="t")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
@@ -59,6 +69,7 @@ def test_a_semicolon_and_a_byte_order_mark_as_spreadsheets_write_them(tmp_path: 
         ("a.jsonl", b"\n", "the table is empty"),
         ("a.csv", b"a,b\n\xff\xfe,2\n", "not text in UTF-8"),
         ("a.csv", b"a,b\n1,2,3\n", "cannot be read as csv"),
+        ("a.csv", b"a,b,a\n1,2,3\n", 'there are two columns "a"; rename one'),
         ("a.jsonl", b"{1\n", "cannot be read as jsonl"),
         ("a.jsonl", b'{"a": 1}\n{"a": "x\\ud800"}\n', "line 2 contains a lone surrogate"),
         ("a.parquet", b"PAR1 not really", "cannot be read as parquet"),
