@@ -251,7 +251,7 @@ def building(count: int) -> None:
 def main() -> None:
     parts = {"exact": exact_search, "filters": filters, "build": building}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--counts", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--bundle", type=Path, action="append", default=[])
     parser.add_argument("--parts", nargs="+", default=["exact", "peers", "filters", "build"])
     args = parser.parse_args()

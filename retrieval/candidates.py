@@ -31,10 +31,14 @@ def hide(rows: Rows, scores: Scores, exclude: CSR | None) -> tuple[Rows, Scores]
     return np.where(gone, -1, rows), np.where(gone, np.float32(-np.inf), scores)
 
 
-def padded(chosen: Mask) -> Rows:
-    """The columns that are chosen, of each row: (q, most of a row), -1 beyond. chosen: (q, n)."""
+def padded(chosen: Mask, best: Rows) -> Rows:
+    """The columns that are chosen, of each row: (q, most of a row), -1 beyond.
+
+    chosen: (q, n); changed. best: (q,), a chosen column of each that is to come first.
+    """
+    chosen[np.arange(len(chosen)), best] = False
     counts = np.count_nonzero(chosen, axis=1)
     filled = np.arange(counts.max(initial=0)) < counts[:, None]
     columns = np.full(filled.shape, -1, dtype=np.int64)
     columns[filled] = chosen.ravel().nonzero()[0] - np.repeat(np.arange(len(chosen)) * chosen.shape[1], counts)
-    return columns
+    return np.concatenate([best[:, None], columns], axis=1)

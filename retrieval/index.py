@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from retrieval import csr, exact
 from retrieval.alone import Alone, ask_structure, best_of_few, best_pairs, columns_of
+from retrieval.arranging import arrange
 from retrieval.candidates import hide, sorted_best
 from retrieval.csr import CSR
 from retrieval.errors import BundleError, DataError, QueryError
@@ -121,8 +122,18 @@ class Index:
         quantizer = faiss.downcast_index(plain_ivf(self.structure).quantizer)
         assert vectors.shape == (quantizer.ntotal, quantizer.d)
         faiss.rev_swig_ptr(quantizer.get_xb(), vectors.size)[:] = vectors.ravel()
+        self._forget_lists()
+
+    def arrange(self, users: Vectors, looked: Mask, least: Scores) -> None:
+        """Let lists hold first what those who look into them want, before saving. See `retrieval.arranging`."""
+        assert self.lists is not None
+        arrange(self.lists, users, looked, least)
+        self._forget_lists()
+
+    def _forget_lists(self) -> None:
         self.__dict__.pop("lists", None)
         self.__dict__.pop("probing", None)
+        self._refresh()
 
     @cached_property
     def lists(self) -> Lists | None:

@@ -235,7 +235,8 @@ class Kept:
         for some in np.unique(wanted).tolist():
             own = wanted == some
             least[own] = self._likely(nearest[own], lists[own], some)
-        return padded(near >= (least - np.float32(reach))[:, None])
+        best = lists[np.arange(len(lists)), nearest.argmax(axis=1)]
+        return padded(near >= (least - np.float32(reach))[:, None], best)
 
     def _gather(self, queries: Vectors, chosen: Rows) -> tuple[Rows, Scores]:
         """All kept rows of some lists, with their scores. chosen: (q, p), -1 for none. Returns (q, c) each."""

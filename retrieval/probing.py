@@ -92,20 +92,20 @@ class Probing:
         return rows, scores
 
     def _near(self, queries: Vectors, within: float, most: int) -> tuple[Rows, Scores]:
-        """Lists and their nearness, (q, p) each, list -1 beyond those of a query. Nearness only where codes need it."""
+        """Lists and their nearness, (q, p) each, list -1 beyond those of a query. Nearness only where codes need it.
+
+        The nearest list comes first: what is found in it lets FAISS pass over most of what follows.
+        """
         near = queries @ self._columns
-        least = near.max(axis=1) - np.float32(within)
+        best = near.argmax(axis=1)
+        least = near[np.arange(len(near)), best] - np.float32(within)
         chosen = near >= least[:, None]
-        counts = np.count_nonzero(chosen, axis=1)
-        if counts.max() > most:
-            wide = np.flatnonzero(counts > most)
+        wide = np.flatnonzero(np.count_nonzero(chosen, axis=1) > most)
+        if len(wide):
             least[wide] = np.partition(near[wide], -most, axis=1)[:, -most]
             chosen = near >= least[:, None]
-            counts = np.count_nonzero(chosen, axis=1)
-        lists = padded(chosen)
-        nearness = np.zeros(lists.shape, dtype=np.float32)
-        if self._needs_near:
-            nearness[lists >= 0] = near[chosen]
+        lists = padded(chosen, best)
+        nearness = np.take_along_axis(near, lists, axis=1) if self._needs_near else np.zeros(lists.shape, np.float32)
         return lists, nearness
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval import exact
+from retrieval.arranging import can_arrange
 from retrieval.guides import Guides, can_guide, fit
 from retrieval.index import UNFILTERED_SHARE, Index, Mask
 from retrieval.kinds import LEAST, Effort, efforts
@@ -72,6 +73,8 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
         as_needed = efforts(index.kind, index.structure, gaps=choosing.gaps())
         tried = _sweep((effort for effort in as_needed if effort.factor == chosen.factor), choosing, wanted)
         chosen = _cheapest(tried, wanted)
+    if index.lists is not None and can_arrange(index.lists.ivf):
+        index.arrange(*choosing.looks(chosen))
     measured = checking.measure(chosen)[0]
     reach = _reach(index, queries[:FILTERED], chosen, recall=tried[chosen][0])
     curve = [
@@ -176,6 +179,12 @@ class _Truth:
         if lists is None or not can_guide(lists.ivf):
             return None
         return fit(lists, self._queries, self._rows[:, :K], recall=recall)
+
+    def looks(self, effort: Effort) -> tuple[Vectors, Mask, Vectors]:
+        """The queries, the lists that they look into (q, lists), and what an item must score to be among the first."""
+        assert self._index.probing is not None
+        near = self._queries @ self._index.probing.centroids.T if self.near is None else self.near
+        return self._queries, looked_into(near, effort), self._scores[:, -1]
 
     def gaps(self) -> Vectors:
         """How much less near each list is than the nearest: (q, lists)."""

@@ -93,4 +93,5 @@ def test_candidates() -> None:
     assert hidden.tolist() == [[4, -1, 9, -1], [1, 7, 3, -1]]
     assert np.isneginf(hidden_scores[[0, 1], [1, 3]]).all()
     assert hide(rows, scores, None)[0] is rows
-    assert padded(np.array([[True, False, True], [False] * 3])).tolist() == [[0, 2], [-1, -1]]
+    chosen = np.array([[True, False, True], [False, True, False]])
+    assert padded(chosen, np.array([2, 1])).tolist() == [[2, 0], [1, -1]]
