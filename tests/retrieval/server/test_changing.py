@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,6 +45,16 @@ def test_an_item_is_put_found_replaced_and_deleted(serve: Served) -> None:
     assert client.delete("/v1/items/new/1").status_code == 404
     assert "new/1" not in ids(client)
     assert len(list(verify_bundle(generations.folder))) == 3
+
+
+@pytest.mark.parametrize("name", ['a\n"b\\ /?#% é', "a\n", "..", "x" * 5000])
+def test_an_item_of_any_id_can_be_had_and_deleted(serve: Served, name: str) -> None:
+    client, _ = serve(writable=True)
+    assert client.put("/v1/items", json={"items": [{"id": name, "title": "Odd"}]}).status_code == 200
+    address = quote(name, safe="").replace(".", "%2E")
+    assert client.get(f"/v1/items/{address}").json()["item"]["id"] == name
+    assert client.get(f"/v1/similar/{address}?k=1").json()["item"] == name
+    assert client.delete(f"/v1/items/{address}").json()["removed"] == 1
 
 
 def test_columns_that_the_catalogue_lacks_are_left_out_and_told(serve: Served, capfd: Any) -> None:
