@@ -48,7 +48,7 @@ def export(
     from retrieval.build import publish_tables
     from retrieval.evaluation.held_out import HeldOut
     from retrieval.evaluation.model_card import refitted
-    from retrieval.users import TRAINING
+    from retrieval.prepared import TRAINING
     from train.checkpoint import load
 
     trained = load(folder)

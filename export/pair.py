@@ -23,9 +23,9 @@ from export.single_file import SINGLE_FILE
 from retrieval.bundle import SCHEMA_NAME
 from retrieval.console import detail, note
 from retrieval.golden import GOLDEN
+from retrieval.prepared import TRAINING
 from retrieval.publish import Draft
 from retrieval.schema import SIDES, Schema, Side, TowerSchema
-from retrieval.users import TRAINING
 from train.config import Config
 from train.preprocess import Preprocess
 

@@ -46,8 +46,8 @@ def run_config(
     from export.pair import export_towers
     from retrieval.build import build_index, publish_tables
     from retrieval.evaluation.evaluate import evaluate
+    from retrieval.prepared import TRAINING
     from retrieval.publish import publishing
-    from retrieval.users import TRAINING
     from train.checkpoint import load
     from train.config import load as load_config
     from train.fit import fit

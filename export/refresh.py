@@ -18,10 +18,10 @@ from retrieval.bundle import SCHEMA_NAME
 from retrieval.console import note
 from retrieval.errors import ExportError
 from retrieval.golden import GOLDEN, array_of
+from retrieval.prepared import TRAINING
 from retrieval.publish import Draft
 from retrieval.records import batch_of
 from retrieval.schema import Schema
-from retrieval.users import TRAINING
 
 TABLE: Final = "item_vectors"  # of the user tower; its name in the graph ends so
 

@@ -17,6 +17,7 @@ from retrieval.console import note, progress
 from retrieval.errors import BundleError, DataError, nearest
 from retrieval.index import Index
 from retrieval.kinds import RECALL, choose
+from retrieval.prepared import TRAINING
 from retrieval.publish import Draft
 from retrieval.records import SEPARATOR, texts
 from retrieval.schema import Schema, TowerSchema
@@ -24,7 +25,7 @@ from retrieval.stored import ADDED_VECTORS, FACTS, FORMAT_VERSION, INDEX
 from retrieval.tables import blocks
 from retrieval.tower import Tower
 from retrieval.tuning import sample_size, tune
-from retrieval.users import TRAINING, USERS, USERS_LOOKUP, sample_users, users_table, write_users, write_users_lookup
+from retrieval.users import USERS, USERS_LOOKUP, sample_users, users_table, write_users, write_users_lookup
 from retrieval.vocabulary import check_id
 
 Vectors = npt.NDArray[np.float32]

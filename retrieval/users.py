@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from retrieval import lookup
+from retrieval import lookup, prepared
 from retrieval.catalog import json_lines
 from retrieval.errors import DataError
 from retrieval.publish import Draft
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 USERS: Final = "users.parquet"
 USERS_LOOKUP: Final = "users.lookup"
 HISTORY: Final = "history"  # the column's name where the user tower takes no history: it still tells what to leave out
-TRAINING: Final = "training"
 BLOCK_ROWS: Final = 4_096
 
 
@@ -36,15 +35,15 @@ def users_table(training: Path, schema: Schema) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for name in ("users.parquet", "interactions.parquet"):
+    for name in (prepared.USERS, prepared.INTERACTIONS):
         if not (training / name).is_file():
             raise DataError(f'{training / name}: there is no such file; prepare the data with "twotower train"')
-    users = pq.read_table(training / "users.parquet")
+    users = pq.read_table(training / prepared.USERS)
     users = users.set_column(0, users.column_names[0], texts(users.column(0).combine_chunks()))
     name = history_name(schema)
     if name in users.column_names:
         users = users.drop_columns([name])
-    pairs = pq.read_table(training / "interactions.parquet", columns=["user", "item"])
+    pairs = pq.read_table(training / prepared.INTERACTIONS, columns=["user", "item"])
     owners = _codes(pairs.column("user"), users.column(0))
     order = np.argsort(owners, kind="stable")  # rows lie oldest first within a user
     order = order[np.searchsorted(owners[order], 0) :]  # without rows of users that the table does not have
@@ -88,10 +87,10 @@ def sample_users(draft: Draft, schema: Schema, *, count: int, seed: int) -> "pa.
     """
     import pyarrow.parquet as pq
 
-    training = draft.folder / TRAINING
+    training = draft.folder / prepared.TRAINING
     if draft.has(USERS):
         users = pq.read_table(draft.file(USERS))
-    elif (training / "users.parquet").is_file() and (training / "interactions.parquet").is_file():
+    elif (training / prepared.USERS).is_file() and (training / prepared.INTERACTIONS).is_file():
         users = users_table(training, schema)
     else:
         return None
@@ -108,8 +107,8 @@ def _validates(training: Path, ids: Any) -> npt.NDArray[np.bool_]:
     import pyarrow.parquet as pq
 
     marked = np.zeros(len(ids), dtype=np.bool_)
-    if (training / "interactions.parquet").is_file():
-        rows = pq.read_table(training / "interactions.parquet", columns=["user", "split"])
+    if (training / prepared.INTERACTIONS).is_file():
+        rows = pq.read_table(training / prepared.INTERACTIONS, columns=["user", "split"])
         if rows.num_rows:
             split = texts(rows.column("split").combine_chunks())
             owners = _codes(rows.column("user"), ids)[

@@ -8,17 +8,15 @@ from typing import Any, Final
 import torch
 
 from retrieval.errors import TrainError
+from retrieval.prepared import CONFIG, SUMMARY, TRAINING
 from train.build import frequency, pair
 from train.config import Config
-from train.dataset import CONFIG_NAME, PREPROCESS_NAME
+from train.dataset import PREPROCESS_NAME
 from train.preprocess import Preprocess
 from train.towers import ItemTower, UserTower
 
-FOLDER: Final = "training"  # of the artifact folder
 BEST_NAME: Final = "checkpoint.ckpt"
 LAST_NAME: Final = "last.ckpt"
-HISTORY_NAME: Final = "history.jsonl"
-SUMMARY_NAME: Final = "summary.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +35,10 @@ class Trained:
 
 def load(folder: Path) -> Trained:
     """Read the training of an artifact folder. Raises TrainError, naming the file, where it cannot be read."""
-    training = folder / FOLDER
+    training = folder / TRAINING
     if not training.is_dir():
         raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
-    config = Config.from_dict(_json(training / CONFIG_NAME), source=str(training / CONFIG_NAME))
+    config = Config.from_dict(_json(training / CONFIG), source=str(training / CONFIG))
     preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
     weights = read(training / BEST_NAME)["state_dict"]
     trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
@@ -48,7 +46,7 @@ def load(folder: Path) -> Trained:
         trained.load_state_dict(weights)
     except RuntimeError as error:
         raise TrainError(
-            f"{training / BEST_NAME}: not the towers of {CONFIG_NAME} beside it ({error}); train again"
+            f"{training / BEST_NAME}: not the towers of {CONFIG} beside it ({error}); train again"
         ) from error
     trained = trained.cpu().float().eval()
     for weight in trained.parameters():
@@ -58,7 +56,7 @@ def load(folder: Path) -> Trained:
         item_tower=trained.item_tower,
         preprocess=preprocess,
         config=config,
-        facts=_json(training / SUMMARY_NAME),
+        facts=_json(training / SUMMARY),
     )
 
 

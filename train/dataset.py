@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from retrieval import prepared
 from retrieval.console import note
 from retrieval.errors import DataError
 from train import entities, splits
@@ -20,11 +21,7 @@ from train.order import Order, order_of
 from train.preprocess import Preprocess
 from train.tables import read, write
 
-INTERACTIONS_NAME = "interactions.parquet"
-ITEMS_NAME = "items.parquet"
-USERS_NAME = "users.parquet"
-CONFIG_NAME = "config.json"
-PREPROCESS_NAME = "preprocess.json"
+PREPROCESS_NAME: Final = "preprocess.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +67,20 @@ class Dataset:
 
     def save(self, folder: Path) -> None:
         """Write config, tables and preprocess into a folder that exists: what evaluation and export read."""
-        (folder / CONFIG_NAME).write_text(
+        (folder / prepared.CONFIG).write_text(
             json.dumps(self.config.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8"
         )
         (folder / PREPROCESS_NAME).write_text(
             json.dumps(self.preprocess.to_json(), ensure_ascii=False), encoding="utf-8"
         )
-        write(self.users, folder / USERS_NAME)
-        write(self.items, folder / ITEMS_NAME)
+        write(self.users, folder / prepared.USERS)
+        write(self.items, folder / prepared.ITEMS)
         named = self.interactions
         for side, frame in (("user", self.users), ("item", self.items)):
             id_of_row = frame.get_column(frame.columns[0])
             named = named.with_columns(id_of_row.gather(named.get_column(side)).cast(pl.Categorical).alias(side))
         dictionaries = named.with_columns(pl.col("split").cast(pl.String).cast(pl.Categorical))
-        write(dictionaries, folder / INTERACTIONS_NAME)
+        write(dictionaries, folder / prepared.INTERACTIONS)
 
 
 def prepare(config: Config, *, in_order: bool | None = None) -> Dataset:

@@ -18,6 +18,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
+from retrieval import prepared
 from retrieval.console import note
 from retrieval.errors import TrainError
 from train import build, checkpoint, closed, initial, recipe
@@ -71,8 +72,8 @@ def fit(
     if previous is not None:
         summary["refitted_from"] = previous.measured()
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
-    (work / checkpoint.HISTORY_NAME).write_text(lines, encoding="utf-8")
-    (work / checkpoint.SUMMARY_NAME).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (work / prepared.EPOCHS).write_text(lines, encoding="utf-8")
+    (work / prepared.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     _publish(work, out)
     best = summary["best"]
     measured = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if "@" in name or name == "rmse")
@@ -171,7 +172,7 @@ def monitored(config: Config) -> Monitored:
 
 def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -> Path:
     """The folder to train in: fresh, or, to resume, with the last checkpoint of a training of the same kind."""
-    work, done, old = out / WORK_NAME, out / checkpoint.FOLDER, out / OLD_NAME
+    work, done, old = out / WORK_NAME, out / prepared.TRAINING, out / OLD_NAME
     if old.exists() and not done.exists():
         old.rename(done)  # a publication was cut short between its two renames
     name = {"config": _comparable(config), "fingerprint": fingerprint}
@@ -205,7 +206,7 @@ def _comparable(config: Config) -> Any:
 
 def _publish(work: Path, out: Path) -> None:
     """Put the finished training in the place of the previous one."""
-    done, old = out / checkpoint.FOLDER, out / OLD_NAME
+    done, old = out / prepared.TRAINING, out / OLD_NAME
     shutil.rmtree(old, ignore_errors=True)
     if done.exists():
         done.rename(old)

@@ -10,13 +10,13 @@ from typing import Any, Final
 import polars as pl
 
 from retrieval.errors import ConfigError, DataError
+from retrieval.prepared import SPLITS
 from retrieval.schema import SIDES, Feature, Side
 from train import guess
 from train.columns import ids
 from train.config import load
 from train.config_text import render
 from train.dataset import Dataset, prepare
-from train.splits import SPLITS
 from train.tables import Table, read
 
 HISTORY_NAMES: Final = ("history", "past_items", "user_history")

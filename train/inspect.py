@@ -7,10 +7,10 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from retrieval.prepared import SPLITS
 from retrieval.schema import SIDES, Feature, Side
 from train.dataset import Dataset
 from train.guess import share
-from train.splits import SPLITS
 from train.text_table import aligned
 
 FIRST_DAY_S: Final = 31_536_000  # 1971: a time below is taken as a count or a position, not as a date

@@ -6,7 +6,8 @@ from typing import Any, Final, cast
 
 from retrieval.bundle import SCHEMA_NAME
 from retrieval.errors import TrainError
-from train import checkpoint, closed, linear
+from retrieval.prepared import SUMMARY, TRAINING
+from train import closed, linear
 from train.config import Config
 
 METRICS_NAME: Final = "metrics.json"
@@ -20,7 +21,7 @@ class Previous:
 
     def __init__(self, out: Path) -> None:
         """out: the artifact folder. Raises TrainError if no training in it says how long to train."""
-        path = out / checkpoint.FOLDER / checkpoint.SUMMARY_NAME
+        path = out / TRAINING / SUMMARY
         self._out = out
         try:
             self._summary = json.loads(path.read_text(encoding="utf-8"))

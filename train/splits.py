@@ -8,13 +8,12 @@ import numpy.typing as npt
 import polars as pl
 
 from retrieval.errors import DataError, nearest
+from retrieval.prepared import SPLITS
 from train.keys import Split
 
 Codes = npt.NDArray[np.uint8]
 Users = npt.NDArray[np.uint32]
 
-# What a row is for. The fold-in rows are the history of users who are held out whole: input, never trained on.
-SPLITS: Final = ("train", "valid", "test", "valid-fold-in", "test-fold-in")
 TRAIN, VALID, TEST, VALID_FOLD_IN, TEST_FOLD_IN = range(5)
 SplitType: Final = pl.Enum(SPLITS)
 

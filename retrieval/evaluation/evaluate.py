@@ -21,8 +21,8 @@ from retrieval.evaluation.result import PAIRED, Evaluation
 from retrieval.evaluation.rivals import BUDGET_S, Rival, compete
 from retrieval.evaluation.verdict import advise, judge
 from retrieval.metrics import Ranking
+from retrieval.prepared import EPOCHS, SUMMARY, TRAINING
 from retrieval.publish import publishing
-from retrieval.users import TRAINING
 
 KS: Final = (5, 10, 20)
 USERS: Final = 50_000  # judged; further users would narrow the intervals by little
@@ -170,7 +170,7 @@ def _draw(model: Measured, rivals: Mapping[str, Rival], ks: Sequence[int], *, se
 def _read_summary(folder: Path) -> dict[str, Any]:
     """What the training says of itself; {} where it says nothing that can be read."""
     try:
-        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -179,7 +179,7 @@ def _read_summary(folder: Path) -> dict[str, Any]:
 def _read_epochs(folder: Path) -> list[dict[str, Any]]:
     """A line an epoch of the training's history; none where it is not there."""
     try:
-        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (folder / EPOCHS).read_text(encoding="utf-8").splitlines()
         return [entry for line in lines if line.strip() and isinstance(entry := json.loads(line), dict)]
     except (OSError, ValueError):
         return []

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from retrieval import csr
+from retrieval import csr, prepared
 from retrieval.csr import CSR, Rows
 from retrieval.errors import BundleError
 from retrieval.evaluation.baselines.base import Training
+from retrieval.prepared import SPLITS
 
 StageName = Literal["valid", "test"]
 
@@ -24,7 +25,6 @@ KNOWN: Final[dict[StageName, tuple[str, ...]]] = {
     "valid": ("train", "valid-fold-in"),
     "test": ("train", "valid", "test-fold-in"),
 }
-SPLITS: Final = ("train", "valid", "test", "valid-fold-in", "test-fold-in")
 
 
 class Stage(NamedTuple):
@@ -67,14 +67,14 @@ class HeldOut:
     @classmethod
     def read(cls, folder: Path) -> "HeldOut":
         """Read a prepared folder. Raises BundleError that names the file: it is not there, or does not read."""
-        users = _read(folder / "users.parquet")
-        items = _read(folder / "items.parquet")
-        rows = _read(folder / "interactions.parquet")
+        users = _read(folder / prepared.USERS)
+        items = _read(folder / prepared.ITEMS)
+        rows = _read(folder / prepared.INTERACTIONS)
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = json.loads((folder / prepared.CONFIG).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise BundleError(f"{folder / 'config.json'}: does not read ({error}); train again") from error
-        where = str(folder / "interactions.parquet")
+            raise BundleError(f"{folder / prepared.CONFIG}: does not read ({error}); train again") from error
+        where = str(folder / prepared.INTERACTIONS)
         return cls(
             users=users,
             items=items,
