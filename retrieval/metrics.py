@@ -149,8 +149,9 @@ def ndcg(ranks: Rows, truth: CSR, *, k: int) -> PerUser:
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 20(4), 2002; binary relevance.
     """
     gains = np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
-    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(2.0 + np.arange(k)))])
-    return _share(_sums(gains, truth), ideal[np.minimum(truth.lengths, k)])
+    wanted = np.minimum(truth.lengths, k)
+    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(2.0 + np.arange(wanted.max(initial=0))))])
+    return _share(_sums(gains, truth), ideal[wanted])
 
 
 def mrr(ranks: Rows, truth: CSR, *, k: int) -> PerUser:

@@ -43,11 +43,15 @@ class Answers(NamedTuple):
 
 
 def answer(bundle: Bundle, held: HeldOut, stage: Stage, *, k: int) -> Answers:
-    """Ask the bundle for the k best items of every user of a stage, what is known of the user left out."""
+    """Ask the bundle for the k best items of every user of a stage, what is known of the user left out.
+
+    k: all items, where there are fewer.
+    """
     seconds = {}
     begin = time.perf_counter()
     index, catalog = open_both(bundle)
     ids = [catalog.id(row) for row in range(catalog.height)]
+    k = min(k, len(ids))
     users = embed_users(bundle, held, stage)
     seconds["embed"] = time.perf_counter() - begin
 

@@ -48,6 +48,11 @@ def test_the_numbers_are_those_done_by_hand(judged: Path, result: dict[str, Any]
     )
 
 
+def test_a_k_beyond_the_catalogue_measures_all_of_it(judged: Path) -> None:
+    measured = run(judged, baselines=["popularity"], k=(10, 10**9), budget_s=1)
+    assert measured.model.values[f"recall@{10**9}"] == 1.0
+
+
 def test_what_is_told(judged: Path, result: dict[str, Any]) -> None:
     assert result["users"] == 30
     assert result["k"] == [5, 10, 20]
