@@ -40,8 +40,12 @@ class Guides:
 
 
 def can_guide(ivf: Any) -> bool:
-    """Whether lists may be chosen by other vectors: not where codes are what is left of an item without its mean."""
-    return isinstance(ivf, (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer)) and not ivf.by_residual
+    """Whether lists may be chosen by other vectors.
+
+    Not where codes are what is left of an item without its mean, nor where the means are in a graph.
+    """
+    is_plain = isinstance(ivf, (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer)) and not ivf.by_residual
+    return is_plain and isinstance(faiss.downcast_index(ivf.quantizer), faiss.IndexFlat)
 
 
 def fit(lists: Lists, users: Vectors, best: Rows, *, recall: float) -> Guides | None:

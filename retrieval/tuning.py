@@ -73,8 +73,6 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
         as_needed = efforts(index.kind, index.structure, gaps=choosing.gaps())
         tried = _sweep((effort for effort in as_needed if effort.factor == chosen.factor), choosing, wanted)
         chosen = _cheapest(tried, wanted)
-    if index.lists is not None and can_arrange(index.lists.ivf):
-        index.arrange(*choosing.looks(chosen))
     measured = checking.measure(chosen)[0]
     reach = _reach(index, queries[:FILTERED], chosen, recall=tried[chosen][0])
     curve = [
@@ -87,6 +85,8 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
         for effort, (found, cost) in tried.items()
         if effort.factor == chosen.factor
     ]
+    if index.lists is not None and can_arrange(index.lists.ivf):
+        index.arrange(*choosing.looks(chosen))
     return Tuned(replace(chosen, reach=reach), measured, curve)
 
 

@@ -91,7 +91,8 @@ def test_which_lists_are_looked_into() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_guided"), [("ivf", True), ("IVF20,Flat", True), ("IVF20,SQ8", False), ("pq", False)]
+    ("kind", "is_guided"),
+    [("ivf", True), ("IVF20,Flat", True), ("IVF20,SQ8", False), ("pq", False), ("IVF20_HNSW8,SQfp16", False)],
 )
 def test_codes_that_need_their_centroid_keep_it(items: Vectors, users: Vectors, kind: str, is_guided: bool) -> None:
     index = built(items, kind)
