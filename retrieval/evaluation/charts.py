@@ -48,7 +48,7 @@ def recall_against_k(judged: Evaluation) -> Spec:
         .mark_line(strokeWidth=2.5)
         .encode(
             x=alt.X("k:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100])),
-            y=alt.Y("recall:Q", axis=alt.Axis(format="%", tickCount=8), title="recall"),
+            y=alt.Y("recall:Q", axis=alt.Axis(format="%", tickCount=8), title="recall@k"),
             color=alt.Color(
                 "model:N",
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),
@@ -118,7 +118,7 @@ def slices(judged: Evaluation, parts: Sequence[Mapping[str, Any]], *, axis: str)
                 "slice:N", sort=order, title=axis, axis=alt.Axis(labelAngle=0, labelExpr="split(datum.label, '|')")
             ),
             xOffset=alt.XOffset("model:N", sort=list(colours)),
-            y=alt.Y("found:Q", title=f"found in {judged.k}", axis=alt.Axis(format="%")),
+            y=alt.Y("found:Q", title=f"found in the first {judged.k}", axis=alt.Axis(format="%")),
             color=alt.Color(
                 "model:N",
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),
@@ -131,7 +131,7 @@ def slices(judged: Evaluation, parts: Sequence[Mapping[str, Any]], *, axis: str)
 
 
 def popularity_bias(shares: Mapping[str, Mapping[str, float]]) -> Spec:
-    """Who gets the places: shares of head, middle, tail and cold items. shares: row -> class -> share."""
+    """Shares of head, middle, tail and cold items. shares: row -> class -> share."""
     rows = [
         {"who": who, "class": label, "share": share, "order": place}
         for who, parts in shares.items()
@@ -148,7 +148,7 @@ def popularity_bias(shares: Mapping[str, Mapping[str, float]]) -> Spec:
                 scale=alt.Scale(
                     domain=["head", "middle", "tail", "cold"], range=["#1d4ed8", "#3b82f6", "#93c5fd", "#f59e0b"]
                 ),
-                legend=alt.Legend(title=None, orient="bottom"),
+                legend=alt.Legend(title=None, orient="bottom", columns=4),
             ),
             order=alt.Order("order:Q"),
             tooltip=["who:N", "class:N", alt.Tooltip("share:Q", format=".1%")],

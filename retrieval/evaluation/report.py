@@ -124,7 +124,7 @@ def _scores(judged: Evaluation, result: Mapping[str, Any]) -> str:
         "on the same training rows, tuned on validation and fed the same histories. The best of a column is marked."
     )
     return _card(
-        "Beside simple models",
+        "Compared with simple baselines",
         note + (f" Left out: {'; '.join(left_out)}." if left_out else ""),
         _grid(["", *columns], body),
     )
@@ -191,9 +191,9 @@ def _against(judged: Evaluation, page: _Page) -> str:
     if not judged.rivals:
         return ""
     return _card(
-        "How sure that is",
-        "What the towers gain over each baseline, with 95% intervals, by drawing users anew many times. Green is a "
-        "gain, red a loss; amber, where the interval holds zero, may be chance.",
+        "Gain over each baseline",
+        "Difference in NDCG, with 95% bootstrap intervals over users. Green is a gain, red a loss; amber, where the "
+        "interval holds zero, may be chance.",
         page.chart("differences", charts.differences(judged), says=judged.verdict.sentence),
     )
 
@@ -212,14 +212,15 @@ def _slices(judged: Evaluation, result: Mapping[str, Any], page: _Page) -> tuple
     by_popularity = charts.slices(judged, parts["popularity"], axis="popularity of the item to be found")
     return (
         _card(
-            "For whom it works",
-            f"Share of what users went on to choose that is among their first {judged.k}; below each slice how many "
-            "there were to find.",
+            "By length of the history",
+            f"Share of what users went on to choose that is among their first {judged.k}, by how many items they had "
+            "before; below each group how many there were to find.",
             page.chart("by-history", by_history, says="Share found by length of history"),
         ),
         _card(
-            "What it finds",
-            "Head, middle and tail have a third of all training interactions each; cold items have none.",
+            "By popularity of the item",
+            "The same share by how popular the item was in training: head, middle and tail have a third of all "
+            "interactions each; cold items have none.",
             page.chart("by-popularity", by_popularity, says="Share found by popularity of the item"),
         ),
     )
@@ -236,9 +237,9 @@ def _popularity(judged: Evaluation, result: Mapping[str, Any], page: _Page) -> s
     shares |= {name: shown_share(rival.measured.lists[:, :k], popularity) for name, rival in judged.rivals.items()}
     covered, gini = result["metrics"][f"coverage@{k}"], result["metrics"][f"gini@{k}"]
     return _card(
-        "Who gets the places",
-        f"Shares of the first {k} that fall to popular and rare items. The towers show {covered:.0%} of the catalogue "
-        f"to somebody; Gini {gini:.2f} (0: every item as often, 1: one item always).",
+        "Popular and rare items",
+        f"Shares of the first {k} that are popular (head), less so (middle) or rare (tail) items. The towers show "
+        f"{covered:.0%} of the catalogue to somebody; Gini {gini:.2f} (0: every item as often, 1: one item always).",
         page.chart("popularity", charts.popularity_bias(shares), says="Shares of recommendations by popularity"),
     )
 

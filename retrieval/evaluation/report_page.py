@@ -58,19 +58,26 @@ footer { color: var(--soft); font-size: 14px; }
 code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 #vg-tooltip-element { background: var(--card) !important; color: var(--ink) !important;
   border: 1px solid var(--line) !important; font: 13px system-ui, "DejaVu Sans", sans-serif !important; }
+@media (max-width: 559px) {
+  .card { padding: 18px 14px 14px; }
+  table { font-size: 13.5px; }
+  th, td { padding: 7px 6px; } }
 @media print { .card, .user { break-inside: avoid; } }
 """
 
 # Draws every chart with the page's own colours, and again when they change.
 SCRIPT: Final = """
-const specs = JSON.parse(document.getElementById("specs").textContent);
+const narrow = innerWidth < 560;  // a phone: legends in fewer columns, smaller labels
+const written = document.getElementById("specs").textContent;
+const specs = JSON.parse(narrow ? written.replace(/"columns":[34]/g, '"columns":2') : written);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 function draw() {
   const style = getComputedStyle(document.documentElement), of = name => style.getPropertyValue(name).trim();
   const font = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
   const config = { background: "transparent", font, view: { stroke: null },
     axis: { labelColor: of("--soft"), titleColor: of("--soft"), gridColor: of("--line"), domainColor: of("--line"),
-      tickColor: of("--line"), labelFontSize: 12, titleFontSize: 12.5, titleFontWeight: 500, labelLimit: 150 },
+      tickColor: of("--line"), labelFontSize: narrow ? 10 : 12, titleFontSize: 12.5,
+      titleFontWeight: 500, labelLimit: 150 },
     legend: { labelColor: of("--ink"), titleColor: of("--soft"), labelFontSize: 12.5, symbolSize: 90, labelLimit: 170 },
     bar: { discreteBandSize: { band: 0.9 } } };
   for (const [id, spec] of Object.entries(specs))

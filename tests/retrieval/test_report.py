@@ -70,7 +70,7 @@ def test_it_is_whole_and_needs_no_network(page: str, judged: Evaluation) -> None
     assert "url(" not in own
     for part in judged.verdict.sentence.split(": "):
         assert part in reader.text
-    for heading in ("Beside simple models", "Recall against", "For whom", "Who gets", "Training", "Map", "Three users"):
+    for heading in ("Compared with", "Recall against", "By length", "Popular and", "Training", "Map", "Three users"):
         assert heading in reader.text
     assert len(page) < 1_500_000
 
