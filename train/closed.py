@@ -2,31 +2,50 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from retrieval.console import note
 from train import linear
 from train.config import Config
 from train.datamodule import DataModule
-from train.dataset import Dataset
 from train.initial import start_linear
 from train.likeness import likeness_of
 from train.pair import Pair
 
 
-def choose(dataset: Dataset, config: Config) -> linear.Settings:
-    """Find on validation what the dataset's config leaves open. config: resolved."""
-    started = time.monotonic()
-    note(f"linear start: a closed form of {dataset.items.height:,} items, its settings tried on validation")
-    data = DataModule(dataset, config, ordered=False)
-    evidence = _evidence(data, config)
-    known = chosen(dataset.config)
-    asked = linear.Asked(data.truth.history, data.truth.wanted, data.truth.seen)
-    first = linear.start(evidence)._replace(**known)
-    found = linear.choose(evidence, asked, first, fixed=frozenset(known), seed=config.train.seed)
-    told = ", ".join(f"{name} {value:g}" for name, value in found._asdict().items())
-    note(f"linear start: {told}, in {time.monotonic() - started:.0f} s")
-    return found
+class Form:
+    """The closed form of a dataset.
+
+    data: of the dataset with a resolved config, which leaves the settings open or not. known: what the config names.
+    """
+
+    def __init__(self, data: DataModule, known: Mapping[str, Any]) -> None:
+        self._data, self._known, self._seed = data, known, data.config.train.seed
+        self._evidence = linear.evidence(data.histories, likeness_of(data, data.config), seed=self._seed)
+        self._asked = linear.Asked(data.truth.history, data.truth.wanted, data.truth.seen)
+
+    def choose(self) -> linear.Settings:
+        """Find on validation what is not known of the settings."""
+        started = time.monotonic()
+        items = self._evidence.taken.shape[1]
+        note(f"linear start: a closed form of {items:,} items, its settings tried on validation")
+        first = linear.start(self._evidence)._replace(**self._known)
+        found = linear.choose(self._evidence, self._asked, first, fixed=frozenset(self._known), seed=self._seed)
+        told = ", ".join(f"{name} {value:g}" for name, value in found._asdict().items())
+        note(f"linear start: {told}, in {time.monotonic() - started:.0f} s")
+        return found
+
+    def ndcg(self, settings: linear.Settings, *, k: int) -> float:
+        """What validation finds of it: the mean NDCG@k of its users."""
+        return float(linear.measure(self._factors(settings), self._asked, k=k).mean())
+
+    def begin(self, pair: Pair, settings: linear.Settings) -> None:
+        """Make the pair the closed form."""
+        start_linear(pair, self._factors(settings), self._data.users, self._data.items, self._data.histories)
+
+    def _factors(self, settings: linear.Settings) -> linear.Factors:
+        return linear.factors(self._evidence, settings, seed=self._seed)
 
 
 def chosen(config: Config) -> dict[str, Any]:
@@ -46,12 +65,6 @@ def put(config: Config, settings: linear.Settings) -> Config:
     )
 
 
-def begin(pair: Pair, data: DataModule, config: Config) -> None:
-    """Make the pair the closed form of its data. config: resolved, with the settings in it."""
-    settings = linear.Settings(**chosen(config))
-    factors = linear.factors(_evidence(data, config), settings, seed=config.train.seed)
-    start_linear(pair, factors, data.users, data.items, data.histories)
-
-
-def _evidence(data: DataModule, config: Config) -> linear.Evidence:
-    return linear.evidence(data.histories, likeness_of(data, config), seed=config.train.seed)
+def settings(config: Config) -> linear.Settings:
+    """The settings of a config that names them all."""
+    return linear.Settings(**chosen(config))

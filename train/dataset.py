@@ -83,10 +83,10 @@ class Dataset:
         write(dictionaries, folder / prepared.INTERACTIONS)
 
 
-def prepare(config: Config, *, in_order: bool | None = None) -> Dataset:
+def prepare(config: Config, *, order: Order | None = None) -> Dataset:
     """Read the tables of a config, check them, split them, fit the preprocess.
 
-    in_order: what an earlier training found of the order of the histories; None to find it.
+    order: what an earlier training found of the order of the histories; None to find it.
     Raises DataError that names file, column and row of what cannot be used.
     """
     data = config.data
@@ -115,20 +115,16 @@ def prepare(config: Config, *, in_order: bool | None = None) -> Dataset:
     split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
     interactions = ordered.select("user", "item", "value", "time").with_columns(split)
     impressions = beside_choices(shown, ordered)
-    order = order_of(interactions, config) if in_order is None else Order(in_order)
-    if not order.told and order.repeats is not None:
-        note(
-            f"{table.path}: {_source(config)} tells nothing of what follows what: the same items follow each other "
-            f"{order.repeats:.2f} times as often as by chance, so histories are taken as sets; "
-            'model.encoder = "attention" would read their order'
-        )
+    if order is None:
+        order = order_of(interactions, config)
+        if not order.told and order.repeats is not None:
+            note(
+                f"{table.path}: {_source(config)} tells nothing of what follows what: the same items follow each other "
+                f"{order.repeats:.2f} times as often as by chance, so histories are taken as sets; "
+                'model.encoder = "attention" would read their order'
+            )
     config = _with_history_length(config, interactions, ordered=order.told)
-    fitted = preprocessing.fit(
-        features={"user": config.user_features, "item": config.item_features},
-        users=users,
-        items=items,
-        interactions=interactions,
-    )
+    fitted = _preprocess(config, users, items, interactions)
     if config.train.objective == "rating":
         _check_ratings(fitted, config, str(table.path))
     return Dataset(
@@ -140,6 +136,22 @@ def prepare(config: Config, *, in_order: bool | None = None) -> Dataset:
         impressions=impressions,
         duplicates=duplicates,
         order=order,
+    )
+
+
+def as_sets(dataset: Dataset, config: Config) -> Dataset:
+    """The same data with histories taken as sets. config: as `prepare` was given it."""
+    config = _with_history_length(config, dataset.interactions, ordered=False)
+    fitted = _preprocess(config, dataset.users, dataset.items, dataset.interactions)
+    return replace(dataset, config=config, preprocess=fitted, order=dataset.order._replace(told=False))
+
+
+def _preprocess(config: Config, users: pl.DataFrame, items: pl.DataFrame, interactions: pl.DataFrame) -> Preprocess:
+    return preprocessing.fit(
+        features={"user": config.user_features, "item": config.item_features},
+        users=users,
+        items=items,
+        interactions=interactions,
     )
 
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -25,7 +25,7 @@ from train import build, checkpoint, closed, initial, recipe
 from train.config import Config
 from train.counts import follows, near, together
 from train.datamodule import DataModule
-from train.dataset import Dataset, prepare
+from train.dataset import Dataset, as_sets, prepare
 from train.likeness import likeness_of
 from train.memory import keep_freed
 from train.module import Module
@@ -56,46 +56,94 @@ def fit(
     previous = Previous(out) if refit else None
     if previous is not None:
         config = dataclasses.replace(config, split=dataclasses.replace(config.split, kind="none"))
-    dataset = prepare(config, in_order=None if previous is None else previous.ordered)
+    dataset = prepare(config, order=None if previous is None else previous.order)
+    plan = _plan(dataset, previous)
+    sets = None
+    if dataset.order.unsure and len(plan.data.truth.users):
+        note(
+            f"the same items follow each other {dataset.order.repeats:.2f} times as often as by chance, so histories "
+            "are tried as sequences and as sets"
+        )
+        sets = _plan(as_sets(dataset, config), None)
+    done = _train(plan, out, resume=resume, previous=previous, watching=callbacks)
+    if sets is not None and sets.form is not None:
+        as_sequences, as_set = done.summary["best"]["ndcg@10"], sets.form.ndcg(closed.settings(sets.config), k=10)
+        better = "sets" if as_set > as_sequences else "sequences"
+        note(f"histories are taken as {better}: ndcg@10 {as_sequences:.4f} as sequences, {as_set:.4f} as sets")
+        if better == "sets":
+            done = _train(sets, out, resume=False, previous=None, watching=callbacks)
+    work, summary, reason = done
+    summary["seconds"] = time.monotonic() - started
+    (work / prepared.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    _publish(work, out)
+    kept = summary["best"]
+    measured = ", ".join(f"{name} {value:.4f}" for name, value in kept.items() if "@" in name or name == "rmse")
+    found = f"; kept epoch {kept['epoch']}: {measured}" if measured else ", on everything"
+    note(f"trained {_epochs(summary['epochs'])} in {summary['seconds']:.0f} s{found}")
+    if reason and not refit:
+        note(reason)
+    return summary
+
+
+class _Plan(NamedTuple):
+    """What is trained. config: resolved. form: the closed form to start from, if it is that."""
+
+    dataset: Dataset
+    config: Config
+    facts: recipe.Statistics
+    data: DataModule
+    form: closed.Form | None
+
+
+def _plan(dataset: Dataset, previous: Previous | None) -> _Plan:
+    """Decide what a config leaves open. previous: what is refitted."""
     facts = recipe.statistics(dataset)
     resolved = recipe.resolve(dataset.config, facts)  # with the length of the history, which the data decided
+    data = DataModule(dataset, resolved, ordered=facts.ordered)
+    form = None
     if resolved.train.start == "linear":
-        settings = closed.choose(dataset, resolved) if previous is None else previous.settings(dataset.config)
+        form = closed.Form(data, closed.chosen(dataset.config))
+        settings = form.choose() if previous is None else previous.settings(dataset.config)
         resolved = recipe.resolve(closed.put(dataset.config, settings), facts)
     if previous is not None:
         resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=previous.epochs))
-    work = _work_folder(out, resolved, dataset.fingerprint(), resume=resume)
-    dataclasses.replace(dataset, config=resolved).save(work)
-    module, trainer = _run(dataset, resolved, work, ordered=facts.ordered, watching=callbacks)
+    data.config = resolved
+    return _Plan(dataset, resolved, facts, data, form)
+
+
+class _Done(NamedTuple):
+    """A training in its work folder, which holds everything but the summary. reason: why it ended."""
+
+    work: Path
+    summary: dict[str, Any]
+    reason: str | None
+
+
+def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, watching: Sequence[Callback]) -> _Done:
+    """Train as planned. previous: what is refitted."""
+    work = _work_folder(out, plan.config, plan.dataset.fingerprint(), resume=resume)
+    dataclasses.replace(plan.dataset, config=plan.config).save(work)
+    module, trainer = _run(plan, work, watching=watching)
     checkpoint.strip(work / checkpoint.BEST_NAME)
-    summary = _summary(module, trainer, dataset, resolved, facts, seconds=time.monotonic() - started, refit=refit)
+    summary = _summary(module, trainer, plan, refit=previous is not None)
     if previous is not None:
         summary["refitted_from"] = previous.measured()
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
     (work / prepared.EPOCHS).write_text(lines, encoding="utf-8")
-    (work / prepared.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    _publish(work, out)
-    best = summary["best"]
-    measured = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if "@" in name or name == "rmse")
-    found = f"; kept epoch {best['epoch']}: {measured}" if measured else ", on everything"
-    note(f"trained {_epochs(len(module.epochs))} in {summary['seconds']:.0f} s{found}")
-    name, mode = monitored(resolved)
-    if not refit and (reason := ending(module.epochs, name=name, mode=mode, most=build.given(resolved.train.epochs))):
-        note(reason)
-    return summary
+    name, mode = monitored(plan.config)
+    reason = ending(module.epochs, name=name, mode=mode, most=build.given(plan.config.train.epochs))
+    return _Done(work, summary, reason)
 
 
 def _epochs(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
 
 
-def _run(
-    dataset: Dataset, config: Config, work: Path, *, ordered: bool, watching: Sequence[Callback]
-) -> tuple[Module, lightning.Trainer]:
+def _run(plan: _Plan, work: Path, *, watching: Sequence[Callback]) -> tuple[Module, lightning.Trainer]:
+    dataset, config, data, ordered = plan.dataset, plan.config, plan.data, plan.facts.ordered
     train = config.train
     keep_freed()
     torch.manual_seed(train.seed)
-    data = DataModule(dataset, config, ordered=ordered)
     frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
     pair = build.pair(config, dataset.preprocess, frequency=frequency)
     if data.histories.shown is not None:
@@ -106,8 +154,8 @@ def _run(
     if train.teaching:
         expected = follows(data.histories, catalogue=catalogue, window=window, both=not ordered, found=POPULARITY)
         pair.teacher = Teacher(expected)
-    if train.start == "linear" and not last.exists():
-        closed.begin(pair, data, config)
+    if plan.form is not None and not last.exists():
+        plan.form.begin(pair, closed.settings(config))
     if train.start == "spectral" and not last.exists():
         counts = (
             near(data.histories, likeness_of(data, config), window=WINDOW)
@@ -214,18 +262,9 @@ def _publish(work: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _summary(
-    module: Module,
-    trainer: lightning.Trainer,
-    dataset: Dataset,
-    config: Config,
-    facts: recipe.Statistics,
-    *,
-    seconds: float,
-    refit: bool,
-) -> dict[str, Any]:
+def _summary(module: Module, trainer: lightning.Trainer, plan: _Plan, *, refit: bool) -> dict[str, Any]:
     """What `summary.json` says of a training."""
-    name, mode = monitored(config)
+    name, mode = monitored(plan.config)
     measured = [epoch for epoch in module.epochs if name in epoch]
     choose = max if mode == "max" else min
     best = choose(measured, key=lambda epoch: float(epoch[name])) if measured else module.epochs[-1]
@@ -234,15 +273,14 @@ def _summary(
         "best": best,
         "epochs": len(module.epochs),
         "steps": trainer.global_step,
-        "seconds": seconds,
         "seconds_to_best": sum(float(epoch["seconds"]) for epoch in module.epochs[: int(best["epoch"])]),
-        "interactions_per_second": facts.interactions * len(module.epochs) / max(trained_s, 1e-9),
+        "interactions_per_second": plan.facts.interactions * len(module.epochs) / max(trained_s, 1e-9),
         "peak_memory_bytes": _peak_memory_bytes(),
         "refit": refit,
-        "recipe": {"model": config.to_dict()["model"], "train": config.to_dict()["train"]},
-        "statistics": dataclasses.asdict(facts),
+        "recipe": {"model": plan.config.to_dict()["model"], "train": plan.config.to_dict()["train"]},
+        "statistics": dataclasses.asdict(plan.facts),
         "parameters": sum(weight.numel() for weight in module.parameters()),
-        "fingerprint": dataset.fingerprint(),
+        "fingerprint": plan.dataset.fingerprint(),
     }
 
 

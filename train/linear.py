@@ -22,7 +22,7 @@ from train.inverse import DIRECT, Leading, inverse, leading
 CHOICES: Final[Mapping[str, tuple[float, ...]]] = {
     "ridge": (20.0, 60.0, 200.0, 600.0, 2000.0),
     "likeness": (0.0, 1.0, 3.0, 10.0),
-    "dim": (64, 128, 256, 512),
+    "dim": (32, 64, 128, 256, 512),
     "damping": (0.0, 0.1, 0.2, 0.3),
 }
 FADE = 0.5  # of a user's weight with the number of items: one who took everything says little of each
@@ -87,14 +87,13 @@ def start(given: Evidence) -> Settings:
     """The settings that did well on many kinds of data."""
     height, items = given.alike.shape
     first = Settings(likeness=3.0 if height else 0.0, damping=0.1 if given.taken.nnz < RARE * items else 0.0)
-    narrow, *wider = _widths(items)
-    return first._replace(dim=max((width for width in wider if width <= first.dim), default=narrow))
+    return first._replace(dim=max(width for width in _widths(items) if width <= first.dim))
 
 
 def _widths(items: int) -> list[int]:
-    """Those of the choices that are not all of twice the items wide, nor more than memory allows; at least one."""
-    narrow, *wider = (int(width) for width in CHOICES["dim"])
-    return [narrow, *(width for width in wider if width < 2 * items and width * items <= LARGEST)]
+    """Those of the choices that are not all of twice the items wide, nor more than memory allows; at least two."""
+    first, second, *wider = (int(width) for width in CHOICES["dim"])
+    return [first, second, *(width for width in wider if width < 2 * items and width * items <= LARGEST)]
 
 
 def factors(given: Evidence, settings: Settings, *, seed: int) -> Factors:
@@ -191,14 +190,24 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
                 trial = settings._replace(**change)
                 if trials.spent + trials.cost(trial) > BUDGET:
                     break
-                found = trials.measure(trial)
-                gain = found - best
+                measured = trials.measure(trial)
+                gain = measured - best
                 if not gain.mean() > gain.std() / np.sqrt(len(gain)):
                     break
-                settings, best, at = trial, found, at + step
+                settings, best, at = trial, measured, at + step
             if at != first:
                 break
     return settings
+
+
+def measure(cut: Factors, asked: Asked, *, k: int) -> npt.NDArray[np.float64]:
+    """NDCG@k of every user by two towers."""
+    ones = np.ones(len(asked.history.indices), np.float32)
+    history = sparse.csr_array(
+        (ones, asked.history.indices, asked.history.indptr), shape=(asked.history.height, len(cut.source))
+    )
+    ranks = metrics.ranks(history @ cut.source, cut.target, asked.wanted, asked.seen)
+    return metrics.ndcg(ranks, asked.wanted, k=k)
 
 
 class _Trials:
@@ -210,9 +219,6 @@ class _Trials:
             rows = np.sort(np.random.default_rng(seed).choice(asked.history.height, ASKED, replace=False))
             asked = Asked(*(lists.take(rows) for lists in asked))
         self.asked = asked
-        ones = np.ones(len(asked.history.indices), np.float32)
-        shape = (asked.history.height, given.taken.shape[1])
-        self.history = sparse.csr_array((ones, asked.history.indices, asked.history.indptr), shape=shape)
         self.spent = 0.0
         self._leading: tuple[float, int, Leading] | None = None
         self._directions: tuple[float, float, int, Factors] | None = None
@@ -232,9 +238,7 @@ class _Trials:
 
     def measure(self, settings: Settings) -> npt.NDArray[np.float64]:
         """NDCG@100 of every user."""
-        cut = towers(self.given, self._cut(settings), settings)
-        ranks = metrics.ranks(self.history @ cut.source, cut.target, self.asked.wanted, self.asked.seen)
-        return metrics.ndcg(ranks, self.asked.wanted, k=100)
+        return measure(towers(self.given, self._cut(settings), settings), self.asked, k=100)
 
     def _cut(self, settings: Settings) -> Factors:
         kept = self._directions

@@ -1,7 +1,8 @@
 """Whether the order of histories tells anything: measured, since a column of times may hold nothing but noise.
 
 Where it does not, a model that reads order fits what is not there: MovieLens with its times dealt out anew within each
-user is found a fifth worse by attention than by a sum (docs/training.md).
+user is found a fifth worse by attention than by a sum (docs/training.md). Where the measure leaves it open, `train.fit`
+tries both.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from train.config import Config
 
 NEAR: Final = 3  # places apart that still count as near
 SHUFFLES: Final = 4
-TELLS: Final = 1.65  # times chance, from which on order tells something
+TELLS: Final = 1.15  # times chance: below, order tells nothing
+SURE: Final = 2.5  # times chance, from which on it plainly tells something; between, sets may find as much
 LEAST: Final = 100  # repeats by chance, below which nothing can be said
 MOST: Final = 300_000  # interactions measured, of users drawn at random
 
@@ -25,10 +27,14 @@ Rows = npt.NDArray[np.int64]
 
 
 class Order(NamedTuple):
-    """told: whether histories are read as sequences. repeats: `repeats_above_chance`, None where not measured."""
+    """told: whether histories are read as sequences. repeats: `repeats_above_chance`, None where not measured.
+
+    unsure: whether they may as well be sets, by that.
+    """
 
     told: bool
     repeats: float | None = None
+    unsure: bool = False
 
 
 def order_of(interactions: pl.DataFrame, config: Config) -> Order:
@@ -45,16 +51,16 @@ def order_of(interactions: pl.DataFrame, config: Config) -> Order:
         return Order(told=False)
     if not timeless and times.n_unique() == 1:
         return Order(told=False)
-    asked = config.model.user is not None or config.train.objective not in SOFTMAX or config.data.negative is not None
-    if asked:
-        return Order(told=True)
     train = interactions.filter(pl.col("split") == "train")
     repeats = repeats_above_chance(
         train.get_column("user").to_numpy().astype(np.int64),
         train.get_column("item").to_numpy().astype(np.int64),
         None if timeless else train.get_column("time").to_physical().fill_null(strategy="min").to_numpy(),
     )
-    return Order(told=repeats is None or repeats >= TELLS, repeats=repeats)
+    asked = config.model.user is not None or config.train.objective not in SOFTMAX or config.data.negative is not None
+    if asked or repeats is None:
+        return Order(told=True, repeats=repeats)
+    return Order(told=repeats >= TELLS, repeats=repeats, unsure=TELLS <= repeats < SURE)
 
 
 def repeats_above_chance(users: Rows, items: Rows, times: Rows | None) -> float | None:

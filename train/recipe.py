@@ -15,6 +15,7 @@ FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than
 
 STEPS = 100  # an epoch, at least, where there is little data
 LONG = 30  # items of a history, from where on what is read of it is dropped at the price of twice the epochs
+SHARP = 3.0  # times chance that items follow each other, from where on what follows the newest is worth learning apart
 POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
 
@@ -123,9 +124,10 @@ def _teaching(train: keys.Train, facts: Statistics) -> float:
 def _short_cut(train: keys.Train, facts: Statistics) -> float:
     """Left whole it learns by heart what followed, and unlearns the rest; what follows is not what ratings say.
 
-    Of a small catalogue, where the whole is compared with, the tied vectors hold what follows what as they are.
+    Of a small catalogue in which one thing hardly says what comes next, the tied vectors hold that as they are.
     """
-    return 1.0 if train.objective == "rating" or facts.items <= FULL_SOFTMAX else 0.6
+    dull = facts.items <= FULL_SOFTMAX and (facts.repeats or 0.0) < SHARP
+    return 1.0 if train.objective == "rating" or dull else 0.6
 
 
 def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:

@@ -9,6 +9,7 @@ from retrieval.errors import TrainError
 from retrieval.prepared import SUMMARY, TRAINING
 from train import closed, linear
 from train.config import Config
+from train.order import Order
 
 METRICS_NAME: Final = "metrics.json"
 
@@ -16,7 +17,7 @@ METRICS_NAME: Final = "metrics.json"
 class Previous:
     """The training that a refit follows, by its summary.
 
-    epochs: how many validation chose. ordered: what it found of the order of its histories.
+    epochs: how many validation chose. order: what it found of that of its histories.
     """
 
     def __init__(self, out: Path) -> None:
@@ -26,7 +27,8 @@ class Previous:
         try:
             self._summary = json.loads(path.read_text(encoding="utf-8"))
             self.epochs = int(self._summary["best"]["epoch"])
-            self.ordered = bool(self._summary["statistics"]["ordered"])
+            found = self._summary["statistics"]
+            self.order = Order(told=bool(found["ordered"]), repeats=found.get("repeats"))
         except (OSError, ValueError, KeyError) as error:
             raise TrainError(
                 f"{path}: --refit needs a training to take the number of epochs from; "

@@ -1,5 +1,6 @@
 """Order: told by data that has one, not by data whose times are noise; by hand, and through a whole preparation."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def test_a_dataset_says_whether_it_has_an_order(
     assert "histories are taken as sets" in said
     assert dataset.config.history is None or dataset.config.history.max_length == 50
     # Who names an encoder, or knows from before, is taken at their word.
-    assert prepare(load(config, overrides=('model.encoder="attention"',))).order == Order(told=True)
-    assert prepare(load(config), in_order=True).order == Order(told=True)
+    assert prepare(load(config, overrides=('model.encoder="attention"',))).order.told
+    assert prepare(load(config), order=Order(told=True)).order == Order(told=True)
 
 
 def test_what_needs_no_measuring(tmp_path: Path) -> None:
@@ -125,3 +126,28 @@ def test_a_refit_keeps_what_was_found(tmp_path: Path) -> None:
     again = fit(config, out, refit=True)
     assert not again["statistics"]["ordered"]
     assert again["recipe"]["train"]["start"] == "linear"
+
+
+@pytest.mark.parametrize("walked", [True, False])
+def test_where_it_is_unsure_validation_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], walked: bool
+) -> None:
+    monkeypatch.setattr("train.order.TELLS", 0.0)
+    monkeypatch.setattr("train.order.SURE", 1e9)
+    config, out = load(written(tmp_path, walked=walked), overrides=("train.patience=2",)), tmp_path / "out"
+    assert prepare(config).order.unsure
+    summary = fit(config, out)
+    told = capsys.readouterr().err
+    assert "are tried as sequences and as sets" in told
+    found = re.search(r"taken as (\w+): ndcg@10 ([\d.]+) as sequences, ([\d.]+) as sets", told)
+    assert found is not None
+    ordered = float(found[2]) >= float(found[3])
+    assert ordered or not walked
+    assert found[1] == ("sequences" if ordered else "sets")
+    assert summary["statistics"]["ordered"] == ordered
+    assert (summary["recipe"]["train"]["start"] == "linear") != ordered
+    assert summary["best"]["ndcg@10"] == pytest.approx(max(float(found[2]), float(found[3])), abs=1e-3)
+    # A refit does not ask again.
+    again = fit(config, out, refit=True)
+    assert [again["statistics"][name] for name in ("ordered", "repeats")] == [ordered, summary["statistics"]["repeats"]]
+    assert "are tried" not in capsys.readouterr().err

@@ -12,7 +12,7 @@ from train.config import Config
 from train.recipe import Statistics, resolve
 
 
-def resolved(config: Path, *overrides: str, ordered: bool = True, **facts: int) -> Config:
+def resolved(config: Path, *overrides: str, ordered: bool = True, repeats: float | None = None, **facts: int) -> Config:
     sizes = {"users": 20_000, "items": 12_000, "interactions": 150_000} | facts
     shape = Statistics(
         users=sizes["users"],
@@ -21,6 +21,7 @@ def resolved(config: Path, *overrides: str, ordered: bool = True, **facts: int) 
         mean_length=sizes["interactions"] / sizes["users"],
         ordered=ordered,
         values=False,
+        repeats=repeats,
     )
     return resolve(configs.load(config, overrides=overrides), shape)
 
@@ -52,13 +53,15 @@ def test_a_larger_step_goes_further(planted: Path) -> None:
 
 
 def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> None:
-    def short_cut(*overrides: str, items: int = 12_000) -> float | None:
-        user = resolved(planted, *overrides, items=items).model.user
+    def short_cut(*overrides: str, items: int = 12_000, repeats: float | None = 2.8) -> float | None:
+        user = resolved(planted, *overrides, items=items, repeats=repeats).model.user
         assert isinstance(user, keys.Attention)
         return user.short_cut
 
     assert short_cut() == 0.6
     assert short_cut(items=2_000) == 1.0
+    assert short_cut(items=2_000, repeats=None) == 1.0
+    assert short_cut(items=2_000, repeats=3.4) == 0.6  # what comes next is told by one thing
     assert short_cut('train.objective="rating"') == 1.0
     assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
     assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, keys.Sum)
