@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Instead: let histories read items that were added to the bundle. No training, no torch.",
 )
-@click.option("--users/--no-users", default=True, show_default=True, help="Publish the users' own rows too.")
+@click.option(
+    "--users/--no-users",
+    default=True,
+    show_default=True,
+    help="Keep the users' features and histories in the bundle, for query --user.",
+)
 def export(
     folder: Path, precision: "Precision", allow_loss: bool, single_file: bool, refresh_history: bool, users: bool
 ) -> None:

@@ -72,7 +72,11 @@ def run_config(
 
 @click.command(epilog="Example: twotower run data/ml-100k/twotower.toml --out artifacts/ml-100k")
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="The artifact folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The artifact folder. Default: artifacts/, and in it the name of the config's folder.",
+)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable."
 )
@@ -81,14 +85,32 @@ def run_config(
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Recall@10 asked of the index. Default: 0.95, exact below 20,000 items.",
+    help="Recall@10 that the index is to reach. Default: 0.95, exact below 20,000 items.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Bits of the stored weights; arithmetic stays float32.",
+)
 @click.option("--single-file", is_flag=True, help="Add retrieve.onnx: user tower, items and top-k in one file.")
-@click.option("--users/--no-users", default=True, show_default=True, help="Publish the users' own rows too.")
-@click.option("--baselines", metavar="NAMES", help='Compared with, comma-separated; "all", "none".')
+@click.option(
+    "--users/--no-users",
+    default=True,
+    show_default=True,
+    help="Keep the users' features and histories in the bundle, for query --user.",
+)
+@click.option(
+    "--baselines",
+    metavar="NAMES",
+    help='Baselines to compare with, comma-separated, as evaluate takes them; "all", "none".',
+)
 def run(config: Path, out: Path | None, baselines: str | None, **options: Any) -> None:
-    """Train, export, index and evaluate a CONFIG; the bundle is published when it is complete."""
+    """Train, export, index and evaluate; the bundle is published when it is complete.
+
+    CONFIG is a twotower.toml, or a folder that holds one.
+    """
     from retrieval.evaluation.table import show
 
     folder = out or Path("artifacts") / config.resolve().parent.name

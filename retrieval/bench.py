@@ -71,10 +71,10 @@ def describe(rows: Sequence[dict[str, Any]]) -> str:
 @click.command(epilog="Example: twotower bench artifacts/demo")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the user tower.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the user tower.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def bench(folder: Path, k: int, threads: int, as_json: bool) -> None:
-    """Tower, search and whole-query latency and throughput of a bundle on this machine."""
+    """Measure latency and throughput of tower, search and whole query on this machine."""
     started = time.perf_counter()
     with Retriever.open(folder, threads=threads) as retriever:
         opened = time.perf_counter() - started

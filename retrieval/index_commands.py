@@ -43,10 +43,12 @@ def index() -> None:
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Recall@10 against exact search that is asked; 1 is exact. Default: 0.95, exact below 20,000 items.",
+    help="Recall@10 to reach, against exact search; 1 is exact. Default: 0.95, exact below 20,000 items.",
 )
-@click.option("--memory", type=Size(), metavar="SIZE", help="What the searched structure may take, as 4GB.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the training sample.")
+@click.option(
+    "--memory", type=Size(), metavar="SIZE", help="Most memory that the searched structure may take, such as 4GB."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the training sample.")
 def build(folder: Path, items: Path | None, kind: str, recall: float | None, memory: int | None, seed: int) -> None:
     """Embed the items through item_tower.onnx; build, tune and measure the index."""
     from retrieval.build import build_index
@@ -75,7 +77,7 @@ def add(folder: Path, items: Path) -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--ids", metavar="FILE", required=True, help="A file with an id a line; - is stdin.")
 def remove(folder: Path, ids: str) -> None:
-    """Remove items by id; they are found no more."""
+    """Remove items by id: they are no longer recommended."""
     from retrieval.live import remove_items
     from retrieval.publish import publishing
 
@@ -88,9 +90,9 @@ def remove(folder: Path, ids: str) -> None:
 
 @index.command(epilog="Example: twotower index compact artifacts/demo")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the training sample.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the training sample.")
 def compact(folder: Path, seed: int) -> None:
-    """Build the index anew over the items that are there now, from the vectors that are there."""
+    """Rebuild the index over the present items, from the vectors it holds: nothing is embedded again."""
     from retrieval.live import compact as compact_items
     from retrieval.publish import publishing
 
@@ -101,9 +103,9 @@ def compact(folder: Path, seed: int) -> None:
 
 @index.command(epilog="Example: twotower index info artifacts/demo")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def info(folder: Path, as_json: bool) -> None:
-    """What the index is, what it reaches, and whether it should be built anew."""
+    """Show the index: its kind, size, measured recall and changes, and whether to rebuild it."""
     from retrieval.bundle import Bundle
     from retrieval.info import describe
     from retrieval.stored import read_facts

@@ -27,8 +27,12 @@ def _shared(command: _Command) -> _Command:
     for option in reversed(
         [
             click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items."),
-            click.option("--where", metavar="EXPR", help="A filter on item columns."),
-            click.option("--exclude", metavar="ID,ID", default="", help="Items that are not wanted."),
+            click.option(
+                "--where",
+                metavar="EXPR",
+                help="A filter on item columns, such as \"year >= 1990 AND 'Comedy' IN genres\".",
+            ),
+            click.option("--exclude", metavar="ID,ID", default="", help="Ids of items to leave out."),
             click.option(
                 "--diversity",
                 type=click.FloatRange(0, 1),
@@ -49,9 +53,11 @@ def _shared(command: _Command) -> _Command:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--user", metavar="ID", help="A user of the data, with its features and history.")
 @click.option("--history", metavar="ID,ID", help="Ids of the user's own items, oldest first.")
-@click.option("--features", metavar="JSON", help='A new user, as {"age": 30}; what is left out is missing.')
+@click.option(
+    "--features", metavar="JSON", help='Features of the user as JSON, such as {"age": 30}; what is left out is missing.'
+)
 @click.option("--input", "source", metavar="FILE", help="Users as JSON Lines (also .gz); - is stdin.")
-@click.option("--include-seen", is_flag=True, help="Items of the history may be found too.")
+@click.option("--include-seen", is_flag=True, help="Items of the history may come back too.")
 @_shared
 def query(
     folder: Path,
@@ -66,7 +72,7 @@ def query(
     diversity: float,
     form: str | None,
 ) -> None:
-    """The top k items for users, known or new."""
+    """Find the top k items for users, known or new."""
     if source is None and user is None and history is None and features is None:
         raise click.UsageError("say who asks: --user, --history, --features or --input")
     if source is not None and not (user is None and history is None and features is None):
@@ -92,7 +98,7 @@ def query(
 def similar(
     folder: Path, item: str, k: int, where: str | None, exclude: str, diversity: float, form: str | None
 ) -> None:
-    """The items nearest to an item, by their vectors."""
+    """Find the items nearest to an item, by their vectors."""
     with Retriever.open(folder) as retriever:
         hits = retriever.similar(item, k=k, where=where, exclude=_ids(exclude), diversity=diversity)
         printer = _Printer(form, many=False)
@@ -106,7 +112,7 @@ def similar(
 @click.option("--input", "source", type=FOLDER, required=True, help="A table: Parquet, CSV, TSV or JSON Lines.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="A .npy, .parquet or .jsonl file.")
 def embed(folder: Path, side: str, source: Path, output: Path) -> None:
-    """Vectors of a table, through a tower, a block at a time."""
+    """Write the vectors of a table's rows, from one of the towers. Any size: it is read a block at a time."""
     from retrieval.embed import embed_file
 
     count = embed_file(folder, side="user" if side == "user" else "item", source=source, output=output)

@@ -91,7 +91,10 @@ def init(interactions: Path, items: Path | None, users: Path | None, out: Path, 
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True, help="Users and items to show.")
 def inspect(config: Path, rows: int) -> None:
-    """What is in the tables, before training: sizes, sparsity, time, each feature, the first rows."""
+    """Show what is in the tables, before training: sizes, sparsity, time, each feature, the first rows.
+
+    CONFIG is a twotower.toml, or a folder that holds one.
+    """
     from train.config import load
     from train.dataset import prepare
     from train.inspect import report

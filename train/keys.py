@@ -68,16 +68,18 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Causal self-attention over the history; static features joined in. User side only."""
+    """Causal self-attention over the static features and the history. User side only."""
 
     name: ClassVar[str] = "attention"
     sides: ClassVar[tuple[Side, ...]] = ("user",)
     layers: int | None = key(None, "Blocks; model.layers by default.", low=1, high=12)
     heads: int | None = key(None, "Attention heads; model.heads by default.", low=1, high=64)
     dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
-    attention_dropout: float | None = key(None, "Dropout of what a slot reads of others.", low=0, below=1)
+    attention_dropout: float | None = key(
+        None, "Dropout of the attention weights; as dropout by default.", low=0, below=1
+    )
     short_cut: float | None = key(
-        None, "Dropout of the vector that the newest item adds by itself; 1 adds none.", low=0, high=1
+        None, "Dropout of the vector that the newest item adds past the attention; 1 adds none.", low=0, high=1
     )
 
 
@@ -146,7 +148,7 @@ class SeedMlp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossAttention:
-    """The profile asks, the history (or the item's own features) answers."""
+    """Attention with the profile as query, over the history or the item's own features."""
 
     name: ClassVar[str] = "cross-attention"
     sides: ClassVar[tuple[Side, ...]] = ("user", "item")
@@ -183,37 +185,42 @@ class Train:
     )
     epochs: int | None = key(None, "Passes over the data, at most.", low=1)
     patience: int | None = key(None, "Epochs without a better validation before training stops.", low=1)
-    batch_size: int | None = key(None, "Interactions in a step, about.", low=1)
+    batch_size: int | None = key(None, "Training targets in a step, about.", low=1)
     lr: float | None = key(None, "Learning rate.", above=0)
     weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
-    candidates: int | None = key(None, "sampled-softmax: uniform items beside the batch's own targets.", low=1)
+    candidates: int | None = key(None, "sampled-softmax: items drawn uniformly, beside the batch's own targets.", low=1)
     horizon: float | None = key(
-        None, "How far ahead users are drawn: 0 to the next item, 1 to all that follow, evenly.", low=0, high=1
+        None, "What a position is trained towards: 0 the next item, 1 all that follow, weighted evenly.", low=0, high=1
     )
     positions: int | None = key(
-        None, "Positions of a history that are trained in a pass, drawn at random; 0 for all.", low=0
+        None, "Positions of a history that are trained each time it is read, drawn at random; 0 for all.", low=0
     )
     teaching: float | None = key(
-        None, "Share of what is learned that comes from counts of what follows what.", low=0, below=1
+        None,
+        "Share of the target that comes from counts of which item follows which, not from the next item.",
+        low=0,
+        below=1,
     )
     start: str | None = key(
         None,
-        "Vectors start at random; spectral: items near each other where the histories have them near; linear: as the "
-        "closed form of EASE (encoder sum).",
+        "Where item vectors start: random; spectral, from which items stand near each other in the histories; linear, "
+        "from EASE in closed form (encoder sum).",
         choices=("random", "spectral", "linear"),
     )
     ridge: float | None = key(None, "Ridge of the linear start; chosen on validation by default.", above=0)
     likeness: float | None = key(
-        None, "Linear start: weight of the items' features beside what users took; chosen on validation.", low=0
+        None, "Linear start: weight of the items' features beside the interactions; chosen on validation.", low=0
     )
     damping: float | None = key(
-        None, "Linear start: an item of a history counts its users to minus this; chosen on validation.", low=0, high=1
+        None, "Linear start: an item weighs users ** -damping in a history; chosen on validation.", low=0, high=1
     )
     averaging: float | None = key(
-        None, "Steps over which the weights that are validated and kept are averaged; 1 keeps the last.", low=1
+        None, "Steps over which weights are averaged, for validation and for keeping; 1 takes the last step's.", low=1
     )
-    temperature: float | None = key(None, "Temperature of the softmax that training starts from.", above=0)
-    id_dropout: float | None = key(None, "Share of ids and features hidden, so that unseen ones work.", low=0, below=1)
+    temperature: float | None = key(None, "Temperature of the softmax at the start; it is learned.", above=0)
+    id_dropout: float | None = key(
+        None, "Share of ids and features hidden in training, so that unseen ones work.", low=0, below=1
+    )
     impressions: float | None = key(
         None, "Weight of the choice among what was shown (data.negative), beside that among all items.", low=0
     )

@@ -20,9 +20,10 @@ import click
 @click.option("--resume", is_flag=True, help="Go on where the last training of this folder stopped.")
 @click.option("--refit", is_flag=True, help="Train on everything, for as long as validation chose before.")
 def train(config: Path, out: Path, overrides: tuple[str, ...], resume: bool, refit: bool) -> None:
-    """Train the two towers of a CONFIG file and leave them in DIR/training.
+    """Train the two towers and leave them in the folder training of the artifact folder.
 
-    Each epoch ranks the whole catalogue for the held-out users; the best epoch is kept.
+    CONFIG is a twotower.toml, or a folder that holds one. Each epoch ranks the whole catalogue for the held-out users;
+    the best epoch is kept.
     """
     from train import config as configs
     from train.fit import fit

@@ -36,8 +36,18 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
     metavar="NAME",
     help="A further name that requests may use for this server, where it listens on this machine alone; * for all.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Questions answered at once. Default: the processors.")
-@click.option("--max-k", type=click.IntRange(min=1), default=1000, show_default=True, help="The largest k.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Requests answered at the same time. Default: the number of processors.",
+)
+@click.option(
+    "--max-k",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="The largest k that a request may ask for.",
+)
 def serve(
     folder: Path,
     host: str,

@@ -189,7 +189,7 @@ _TOLD: Final[dict[tuple[str, str], tuple[str, Any, dict[str, Any], tuple[int, ..
     ),
     ("GET", "/v1/items/{item}"): ("One item.", _nothing, {"item": _ITEM}, (404,)),
     ("DELETE", "/v1/items/{item}"): (
-        "Let an item be found no more. On the disk before the answer.",
+        "Remove an item: it is no longer recommended. On the disk before the answer.",
         _nothing,
         {"removed": {"type": "integer"}},
         (403, 404),
