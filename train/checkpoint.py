@@ -1,6 +1,7 @@
 """Checkpoint: what passes from `train` to `export`, and no further."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from retrieval.prepared import CONFIG, SUMMARY, TRAINING
 from train.build import frequency, pair
 from train.config import Config
 from train.dataset import PREPROCESS_NAME
+from train.pair import Pair
 from train.preprocess import Preprocess
 from train.towers import ItemTower, UserTower
 
@@ -60,13 +62,22 @@ def load(folder: Path) -> Trained:
     )
 
 
-def strip(path: Path) -> None:
-    """Leave of a checkpoint the weights that were validated, and nothing that differs from run to run."""
+def strip(path: Path) -> bool:
+    """Leave of a checkpoint the weights that were validated, and nothing that differs from run to run.
+
+    Returns false where that was done before: a resumed training found nothing better.
+    """
     kept = "average."  # of the module's two pairs
     state = read(path)["state_dict"]
     weights = {name.removeprefix(kept): tensor for name, tensor in state.items() if name.startswith(kept)}
-    if weights:  # else it was done before, and a resumed training found nothing better
+    if weights:
         torch.save({"state_dict": weights}, path)
+    return bool(weights)
+
+
+def write(path: Path, towers: Pair, *, settled: Mapping[str, Any]) -> None:
+    """Leave these towers in place of a stripped checkpoint. settled: what `settle.finish` says of them."""
+    torch.save({"state_dict": towers.state_dict(), "settled": dict(settled)}, path)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -14,12 +14,22 @@ BENDS = 16  # hidden units that a number speaks through
 
 
 @torch.no_grad()
-def explain(embedding: FeatureEmbedding, inputs: Inputs, wanted: Tensor) -> None:
+def explain(
+    embedding: FeatureEmbedding,
+    inputs: Inputs,
+    wanted: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ridge: float = RIDGE,
+) -> None:
     """Set an embedding so that all but its id, whose vectors become zeros, tell what they can of the vectors.
 
-    inputs: a tensor a column, with a row for each of `wanted`, (n, dim). In place.
+    inputs: a tensor a column, with a row for each of `wanted`, (n, dim). weight: (n,) how much each counts, positive;
+    None for all alike. In place.
     """
-    embedding.base.copy_(wanted.mean(dim=0) if len(wanted) else torch.zeros_like(embedding.base))
+    weight = torch.ones(len(wanted)) if weight is None else weight
+    base = (wanted * weight[:, None]).sum(dim=0) / weight.sum() if len(wanted) else torch.zeros_like(embedding.base)
+    embedding.base.copy_(base)
     parts, tables = [], []
     for name, table in zip(embedding.kinds, embedding.embeddings, strict=True):
         if name == embedding.id_column:
@@ -30,8 +40,10 @@ def explain(embedding: FeatureEmbedding, inputs: Inputs, wanted: Tensor) -> None
     if not tables:
         return
     rows = sparse.csr_array(sparse.hstack(parts, format="csr"), dtype=np.float32)  # (n, values of all)
-    left = (wanted - embedding.base).numpy()
-    solve = inverse(rows, RIDGE, None, generator=np.random.default_rng(0))
+    root = weight.sqrt().numpy()[:, None]
+    left = (wanted - embedding.base).numpy() * root
+    rows = sparse.csr_array(rows.multiply(root))
+    solve = inverse(rows, ridge, None, generator=np.random.default_rng(0))
     found = torch.from_numpy(solve(rows.T @ left).astype(np.float32)) * len(tables)  # the tower takes their mean
     for table, part in zip(tables, torch.split(found, [part.shape[1] for part in parts]), strict=True):
         _write(table, part)

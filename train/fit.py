@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from retrieval import prepared
 from retrieval.console import note
 from retrieval.errors import TrainError
-from train import build, checkpoint, closed, initial, recipe
+from train import build, checkpoint, closed, initial, recipe, settle
 from train.config import Config
 from train.counts import follows, near, together
 from train.datamodule import DataModule
@@ -121,17 +121,24 @@ class _Done(NamedTuple):
 
 def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, watching: Sequence[Callback]) -> _Done:
     """Train as planned. previous: what is refitted."""
+    train = plan.config.train
     work = _work_folder(out, plan.config, plan.dataset.fingerprint(), resume=resume)
     dataclasses.replace(plan.dataset, config=plan.config).save(work)
     module, trainer = _run(plan, work, watching=watching)
-    checkpoint.strip(work / checkpoint.BEST_NAME)
+    best = work / checkpoint.BEST_NAME
+    # A closed form has seen to new items; ratings are no ranking. What was settled before is not settled twice.
+    if checkpoint.strip(best) and train.start != "linear" and train.objective != "rating":
+        settle.finish(best, module, choice=None if previous is None else previous.settled)
     summary = _summary(module, trainer, plan, refit=previous is not None)
+    settled = checkpoint.read(best).get("settled", {})
+    summary["best"] |= settled.get("measured", {})
+    summary["settled"] = settled.get("choice")
     if previous is not None:
         summary["refitted_from"] = previous.measured()
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
     (work / prepared.EPOCHS).write_text(lines, encoding="utf-8")
     name, mode = monitored(plan.config)
-    reason = ending(module.epochs, name=name, mode=mode, most=build.given(plan.config.train.epochs))
+    reason = ending(module.epochs, name=name, mode=mode, most=build.given(train.epochs))
     return _Done(work, summary, reason)
 
 

@@ -90,7 +90,18 @@ class Module(lightning.LightningModule):
         self._vectors.append(self.average.user_tower(batch))
 
     def on_validation_epoch_end(self) -> None:
-        self._finish_epoch(self._ranked())
+        measured = self._ranked()
+        self.log_dict(measured)
+        self._finish_epoch(measured)
+
+    @torch.no_grad()
+    def validated(self) -> dict[str, float]:
+        """What validation says of the average as it is, asked after training, on the CPU."""
+        self.items = self.data.items
+        self.on_validation_epoch_start()
+        for number, block in enumerate(self.data.val_dataloader()):
+            self.validation_step(block, number)
+        return self._ranked()
 
     def on_train_epoch_end(self) -> None:
         if not len(self.data.truth.users):
@@ -114,7 +125,6 @@ class Module(lightning.LightningModule):
             scores = (users[asked.users] * items[asked.items]).sum(axis=1)
             predicted = ratings.stars(scores, low=limits.low, high=limits.high)
             measured["rmse"] = ratings.errors(predicted, asked.values)["rmse"]
-        self.log_dict(measured)
         return measured
 
     def _finish_epoch(self, measured: dict[str, float]) -> None:
