@@ -36,7 +36,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int) -
     Long texts but ids give way first, down to NARROW; columns that do not fit even so are left out.
     rows: as many cells each as the header.
     """
-    cells = [[_clipped(cell(value), WIDEST_CELL) for value in row] for row in rows]
+    cells = [[clipped(cell(value), WIDEST_CELL) for value in row] for row in rows]
     right = [all(isinstance(row[at], (int, float)) or row[at] is None for row in rows) for at in range(len(header))]
     widths = [max([display_width(name), *(display_width(row[at]) for row in cells)]) for at, name in enumerate(header)]
     least = [
@@ -52,7 +52,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int) -
     taken = _shared(widths[:shown], least[:shown], room=max(room, 0))
     lines = [
         GAP.join(
-            _padded(_clipped(text, columns), columns, right=number)
+            _padded(clipped(text, columns), columns, right=number)
             for text, columns, number in zip(row[:shown], taken, right, strict=False)
         ).rstrip()
         for row in [list(header), *cells]
@@ -95,7 +95,7 @@ def _char_width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def _clipped(text: str, widest: int) -> str:
+def clipped(text: str, widest: int) -> str:
     """On one line, control characters shown as dots, cut to `widest` columns."""
     text = "".join("·" if unicodedata.category(char) == "Cc" else char for char in text)
     if display_width(text) <= widest:

@@ -16,6 +16,7 @@ KINDS: Final = get_args(Kind)
 SIDES: Final = get_args(Side)
 LIST_KINDS: Final = ("categories", "history")
 TEXT_KINDS: Final = ("category", "categories", "history", "hash")
+OPTIONS: Final = ("max_length", "size", "separator", "buckets")  # of a feature, beside name and kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,11 @@ class Feature:
     size: int | None = None
     separator: str | None = None
     buckets: int | None = None
+
+    @property
+    def options(self) -> dict[str, int | str]:
+        """Those of `OPTIONS` that are set."""
+        return {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
 
     @property
     def is_text(self) -> bool:

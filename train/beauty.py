@@ -9,7 +9,7 @@ from retrieval.schema import Feature
 from train.archive import Source
 from train.config import CONFIG_NAME
 from train.config_text import render
-from train.folder import Folder
+from train.folder import TABLES, Folder
 
 
 def read(source: Source) -> Folder:
@@ -20,12 +20,7 @@ def read(source: Source) -> Folder:
     users = interactions.select("user_id").unique(maintain_order=True)
     config = render(
         heading="Amazon Beauty, 5-core: what 22,363 people bought, in order. Item attributes have no names.",
-        data={
-            "interactions": "interactions.parquet",
-            "items": "items.parquet",
-            "users": "users.parquet",
-            "time": "position",
-        },
+        data={**TABLES, "time": "position"},
         features={
             "user": [Feature(name="history", kind="history")],
             "item": [Feature(name="item_id", kind="category"), Feature(name="attributes", kind="categories")],

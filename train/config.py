@@ -62,7 +62,10 @@ class Config:
         return {
             "source": str(self.source),
             "data": dataclasses.asdict(self.data),
-            **{side: {"features": [_feature_entry(f) for f in self.features(side)]} for side in SIDES},
+            **{
+                side: {"features": [{"name": f.name, "kind": f.kind, **f.options} for f in self.features(side)]}
+                for side in SIDES
+            },
             "split": dataclasses.asdict(self.split),
             "model": model,
             "train": dataclasses.asdict(self.train),
@@ -337,10 +340,6 @@ def _encoder(side: str, raw: Any, where: _Where) -> Encoder:
         if encoder.window > encoder.embed:
             raise ConfigError(f"{where.at(at)}: window = {encoder.window} is larger than embed = {encoder.embed}")
     return encoder
-
-
-def _feature_entry(feature: Feature) -> dict[str, Any]:
-    return _without_none(dataclasses.asdict(feature))
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

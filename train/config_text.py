@@ -81,15 +81,12 @@ def _line(code: str, comment: str) -> str:
 
 
 def _entry(feature: Feature) -> str:
-    options = {
-        name: getattr(feature, name)
-        for name in ("max_length", "size", "separator", "buckets")
-        if getattr(feature, name) is not None
-    }
     name = feature.name if _BARE.fullmatch(feature.name) else _value(feature.name)
-    if not options:
+    if not feature.options:
         return f"{name} = {_value(feature.kind)}"
-    inner = ", ".join(f"{option} = {_value(value)}" for option, value in {"kind": feature.kind, **options}.items())
+    inner = ", ".join(
+        f"{option} = {_value(value)}" for option, value in {"kind": feature.kind, **feature.options}.items()
+    )
     return f"{name} = {{ {inner} }}"
 
 

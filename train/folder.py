@@ -7,12 +7,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from retrieval.errors import DataError
 from train.config import CONFIG_NAME
 from train.tables import write
+
+# What the dataset folders of `fetch` call their tables and, where there is nothing else to call them by, their columns.
+TABLES: Final = {"interactions": "interactions.parquet", "items": "items.parquet", "users": "users.parquet"}
+COLUMNS: Final = {
+    **TABLES,
+    "user": "user_id",
+    "item": "item_id",
+    "value": "rating",
+    "time": "timestamp",
+    "title": "title",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +39,7 @@ def publish(content: Folder, to: Path) -> Path:
     """Write a dataset folder; one that is there is replaced at the end. Returns the path of its `twotower.toml`."""
     with staging(to) as folder:
         for name, table in content.tables.items():
-            write(table, folder / f"{name}.parquet")
+            write(table, folder / TABLES[name])
         for name, text in content.configs.items():
             (folder / name).write_text(text, encoding="utf-8")
     return to / CONFIG_NAME

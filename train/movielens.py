@@ -10,7 +10,7 @@ from retrieval.schema import Feature
 from train.archive import Source
 from train.config import CONFIG_NAME
 from train.config_text import render
-from train.folder import Folder
+from train.folder import COLUMNS, Folder
 
 _TITLE_YEAR: Final = r"\((\d{4})(?:[-–]\d{0,4})?\)\s*(?:\(V\)\s*)?$"  # (V): made for video
 _NO_GENRE: Final = ("(no genres listed)", "unknown")
@@ -93,7 +93,7 @@ def read_latest(source: Source) -> Folder:
     )
     raw = pl.read_csv(io.BytesIO(source.read("movies.csv")), infer_schema=False)
     items = raw.select(pl.col("movieId").alias("item_id"), "title", pl.col("genres").str.split("|"))
-    users = interactions.select("user_id").unique(maintain_order=True).sort("user_id")
+    users = interactions.select("user_id").unique().sort("user_id")
     return _folder(interactions, _titles(items), users, people=[], heading="MovieLens: ratings of films by people.")
 
 
@@ -140,18 +140,6 @@ def _folder(
     )
     tables = {"interactions": interactions, "items": items, "users": users}
     return Folder(tables=tables, configs={CONFIG_NAME: config})
-
-
-COLUMNS: Final = {
-    "interactions": "interactions.parquet",
-    "items": "items.parquet",
-    "users": "users.parquet",
-    "user": "user_id",
-    "item": "item_id",
-    "value": "rating",
-    "time": "timestamp",
-    "title": "title",
-}
 
 
 def _titles(items: pl.DataFrame) -> pl.DataFrame:

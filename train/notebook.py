@@ -17,7 +17,7 @@ from train import movielens
 from train.archive import Source
 from train.config import CONFIG_NAME
 from train.config_text import render
-from train.folder import Folder
+from train.folder import COLUMNS, Folder
 
 GENRES: Final = (
     "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Horror",
@@ -139,7 +139,7 @@ def _split(height: int, *, valid: float) -> pl.Series:
     return pl.Series("split", words.tolist(), dtype=pl.String)
 
 
-_DATA: Final = {name: value for name, value in movielens.COLUMNS.items() if name != "time"}
+_DATA: Final = {name: value for name, value in COLUMNS.items() if name != "time"}
 # Rows of a random split lie anywhere in time: a history is what is on the training side, without order.
 _SPLIT: Final[dict[str, Any]] = {"kind": "column", "column": "split"}
 

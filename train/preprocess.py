@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from retrieval.errors import DataError, TrainError
-from retrieval.schema import SIDES, Feature, Side
+from retrieval.schema import OPTIONS, SIDES, Feature, Side
 from retrieval.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
 from train.columns import words
 
@@ -117,9 +117,8 @@ class Preprocess:
                 filled = words(column).fill_null("")
                 names = filled.unique()
                 rows = pl.Series(hash_rows(names.to_list(), feature.buckets))
-                batch[feature.name] = (
-                    filled.replace_strict(names, rows, return_dtype=pl.Int64).cast(pl.Int64).to_numpy()
-                )
+                found = filled.replace_strict(names, rows, return_dtype=pl.Int64)
+                batch[feature.name] = found.cast(pl.Int64).to_numpy()  # of no rows polars keeps the type
             else:
                 padded = _padded(column, self._vocabularies[side][feature.name])
                 if feature.kind == "history":
@@ -133,10 +132,7 @@ class Preprocess:
         for side in SIDES:
             entries = []
             for feature in self._features[side]:
-                entry: dict[str, Any] = {"name": feature.name, "kind": feature.kind}
-                for option in ("max_length", "size", "separator", "buckets"):
-                    if getattr(feature, option) is not None:
-                        entry[option] = getattr(feature, option)
+                entry: dict[str, Any] = {"name": feature.name, "kind": feature.kind, **feature.options}
                 if feature.name in self._numbers[side]:
                     scaler = self._numbers[side][feature.name]
                     entry |= {"mean": scaler.mean, "std": scaler.std}
@@ -163,9 +159,9 @@ class Preprocess:
                         numbers[side][name] = Scaler(mean=float(entry["mean"]), std=float(entry["std"]))
                     if "vocabulary" in entry:
                         vocabularies[side][name] = Vocabulary(entry["vocabulary"], where=f"{source}: {name}")
-                names = ("name", "kind", "max_length", "size", "separator", "buckets")
                 features[side] = tuple(
-                    Feature(**{name: entry[name] for name in names if name in entry}) for entry in content[side]
+                    Feature(**{name: entry[name] for name in ("name", "kind", *OPTIONS) if name in entry})
+                    for entry in content[side]
                 )
             values = content["values"]
             limits = None if values is None else Range(low=float(values[0]), high=float(values[1]))

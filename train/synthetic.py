@@ -21,7 +21,7 @@ from retrieval.schema import Feature
 from train.config import CONFIG_NAME
 from train.config_text import render
 from train.fetch import kept
-from train.folder import staging
+from train.folder import COLUMNS, TABLES, staging
 
 LOYALTY: Final = 0.9
 HONESTY: Final = 0.8  # how often a feature tells the truth
@@ -65,11 +65,11 @@ def fetch_synthetic(plan: Plan, *, to: Path, force: bool = False) -> Path:
     if kept(to, force=force):
         return to / CONFIG_NAME
     with staging(to) as folder:
-        _write(folder / "items.parquet", _item_blocks(plan))
-        _write(folder / "users.parquet", _user_blocks(plan))
+        _write(folder / TABLES["items"], _item_blocks(plan))
+        _write(folder / TABLES["users"], _user_blocks(plan))
         total = -(-plan.users // plan.block_users)
         blocks = progress(interaction_blocks(plan), label="synthetic blocks", total=total)
-        _write(folder / "interactions.parquet", blocks)
+        _write(folder / TABLES["interactions"], blocks)
         (folder / CONFIG_NAME).write_text(_config(plan), encoding="utf-8")
     return to / CONFIG_NAME
 
@@ -168,16 +168,7 @@ def _config(plan: Plan) -> str:
             f"Made up: {plan.users:,} users, {plan.items:,} items on {plan.shelves} shelves, seed {plan.seed}.\n"
             "A user likes one shelf; the column shelf of users and items is the truth, not a feature."
         ),
-        data={
-            "interactions": "interactions.parquet",
-            "items": "items.parquet",
-            "users": "users.parquet",
-            "user": "user_id",
-            "item": "item_id",
-            "value": "rating",
-            "time": "timestamp",
-            "title": "title",
-        },
+        data=COLUMNS,
         features={
             "user": [
                 Feature(name="club", kind="category"),

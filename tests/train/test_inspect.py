@@ -4,8 +4,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from retrieval.output import clipped, display_width
 from train.commands import inspect
-from train.text_table import aligned, cut, width
+from train.text_table import aligned
 
 CONFIG = """
 [data]
@@ -49,6 +50,6 @@ def test_the_numbers_of_a_small_dataset(tmp_path: Path) -> None:
 
 def test_tables_line_up_with_wide_and_combining_characters() -> None:
     text = aligned(["name", "n"], [["東京", "1"], ["é" + "e\u0301", "20"], ["x" * 50, "3"]], right=[False, True])
-    assert len({width(line) for line in text.splitlines()}) == 1
-    assert cut("東" * 30, 9) == "東東東東…"
-    assert cut("a\n b") == "a b"
+    assert len({display_width(line) for line in text.splitlines()}) == 1
+    assert clipped("東" * 30, 9) == "東東東東…"
+    assert clipped("a\n b", 9) == "a· b"
