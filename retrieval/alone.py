@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import faiss
@@ -16,6 +16,7 @@ Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
+SPARE: Final = 32  # candidates that Python looks at before numpy is asked for the best of them
 MANY: Final = 200  # candidates, from which on FAISS's heap takes longer than numpy
 Ask = Callable[[Vectors], tuple[Rows, Scores] | None]
 
@@ -71,13 +72,18 @@ def ask_structure(search: Callable[..., None], query: Vectors, count: int, param
 
 
 def best_pairs(
-    rows: Rows, scores: Scores, hidden: Iterable[int], *, k: int, is_whole: bool
+    rows: Rows, scores: Scores, hidden: Sequence[int], *, k: int, is_whole: bool
 ) -> list[tuple[float, int]] | None:
     """The k best candidates (c,) of a query as pairs of a negated score and a row, best first, equals by lower row.
 
     hidden: rows that may not be found. is_whole: whether there are no other candidates.
     None where there may be others as good: too few are left, or the last scores like the k-th.
     """
+    wanted = k + len(hidden)
+    if len(scores) > wanted + SPARE:
+        good = (scores >= np.partition(scores, -wanted)[-wanted]).nonzero()[0]
+        is_whole = is_whole or len(good) < len(scores)  # what is left out scores less
+        rows, scores = rows.take(good), scores.take(good)
     unwanted, reached = {-1, *hidden}, (-scores).tolist()
     found = sorted(pair for pair in zip(reached, rows.tolist(), strict=True) if pair[1] not in unwanted)
     if not is_whole and (len(found) <= k or found[k - 1][0] >= max(reached)):
