@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from retrieval import prepared
+from retrieval import prepared, users
 from retrieval.records import Batch, batch_of_table
 from retrieval.schema import Feature
+from retrieval.users import HISTORY
 
 
 def items_table(training: Path) -> pa.Table:
     """Every item of a training; the id column first."""
-    return pl.read_parquet(training / prepared.ITEMS).to_arrow()
+    return pq.read_table(training / prepared.ITEMS)
 
 
 def titles(training: Path, table: pa.Table) -> list[str]:
@@ -30,16 +31,9 @@ def titles(training: Path, table: pa.Table) -> list[str]:
 
 def users_table(training: Path, history: Feature | None, *, limit: int) -> pa.Table:
     """Users of a training, spread evenly over the table, at most `limit`; with all their items, oldest first."""
-    users = pl.read_parquet(training / prepared.USERS)
-    kept = np.unique(np.linspace(0, len(users) - 1, min(limit, len(users))).astype(np.int64))
-    users = users[kept]
-    if history is None:
-        return users.to_arrow()
-    interactions = pl.read_parquet(training / prepared.INTERACTIONS, columns=["user", "item"]).cast(pl.String)
-    lists = interactions.group_by("user", maintain_order=True).agg(pl.col("item").alias(history.name))
-    name = users.columns[0]
-    users = users.drop(history.name, strict=False).with_columns(pl.col(name).cast(pl.String))
-    return users.join(lists, left_on=name, right_on="user", how="left", maintain_order="left").to_arrow()
+    table = users.users_table(training, HISTORY if history is None else history.name)
+    rows = np.unique(np.linspace(0, table.num_rows - 1, min(limit, table.num_rows)).astype(np.int64))
+    return table.take(rows)
 
 
 def batches(features: Sequence[Feature], table: pa.Table, *, rows: int = 256) -> list[Batch]:

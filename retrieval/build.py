@@ -25,7 +25,15 @@ from retrieval.stored import ADDED_VECTORS, FACTS, FORMAT_VERSION, INDEX
 from retrieval.tables import blocks
 from retrieval.tower import Tower
 from retrieval.tuning import sample_size, tune
-from retrieval.users import USERS, USERS_LOOKUP, sample_users, users_table, write_users, write_users_lookup
+from retrieval.users import (
+    USERS,
+    USERS_LOOKUP,
+    history_name,
+    sample_users,
+    users_table,
+    write_users,
+    write_users_lookup,
+)
 from retrieval.vocabulary import check_id
 
 Vectors = npt.NDArray[np.float32]
@@ -48,7 +56,7 @@ def publish_tables(draft: Draft, training: Path, *, users: bool = True) -> None:
         draft.remove(name)
     write_items(draft, table)
     if users:
-        write_users(draft, users_table(training, draft.schema))
+        write_users(draft, users_table(training, history_name(draft.schema)))
 
 
 def build_index(

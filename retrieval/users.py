@@ -27,8 +27,8 @@ def history_name(schema: Schema) -> str:
     return schema.user.history.name if schema.user.history is not None else HISTORY
 
 
-def users_table(training: Path, schema: Schema) -> "pa.Table":
-    """Users of a prepared training folder: id, columns, and the history column with all interactions, oldest first.
+def users_table(training: Path, history: str) -> "pa.Table":
+    """Users of a prepared training folder: id, columns, and a column `history` of all their items, oldest first.
 
     Raises DataError that names the file if one is not there.
     """
@@ -40,9 +40,8 @@ def users_table(training: Path, schema: Schema) -> "pa.Table":
             raise DataError(f'{training / name}: there is no such file; prepare the data with "twotower train"')
     users = pq.read_table(training / prepared.USERS)
     users = users.set_column(0, users.column_names[0], texts(users.column(0).combine_chunks()))
-    name = history_name(schema)
-    if name in users.column_names:
-        users = users.drop_columns([name])
+    if history in users.column_names:
+        users = users.drop_columns([history])
     pairs = pq.read_table(training / prepared.INTERACTIONS, columns=["user", "item"])
     owners = _codes(pairs.column("user"), users.column(0))
     order = np.argsort(owners, kind="stable")  # rows lie oldest first within a user
@@ -50,7 +49,7 @@ def users_table(training: Path, schema: Schema) -> "pa.Table":
     ends = np.zeros(users.num_rows + 1, dtype=np.int32)
     np.cumsum(np.bincount(owners[order], minlength=users.num_rows), out=ends[1:])
     items = texts(pairs.column("item").combine_chunks()).take(pa.array(order))
-    return users.append_column(name, pa.ListArray.from_arrays(pa.array(ends), items))
+    return users.append_column(history, pa.ListArray.from_arrays(pa.array(ends), items))
 
 
 def _codes(column: Any, ids: Any) -> npt.NDArray[np.int64]:
@@ -91,7 +90,7 @@ def sample_users(draft: Draft, schema: Schema, *, count: int, seed: int) -> "pa.
     if draft.has(USERS):
         users = pq.read_table(draft.file(USERS))
     elif (training / prepared.USERS).is_file() and (training / prepared.INTERACTIONS).is_file():
-        users = users_table(training, schema)
+        users = users_table(training, history_name(schema))
     else:
         return None
     rows = np.flatnonzero(_validates(training, users.column(0)))
