@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from export import options
 from retrieval.console import note
 
 if TYPE_CHECKING:
@@ -13,26 +14,15 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: twotower export artifacts/demo --single-file")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="Bits of the stored weights; arithmetic stays float32.",
-)
+@options.PRECISION
 @click.option("--allow-loss", is_flag=True, help="Publish even if fewer bits change the answers too much.")
-@click.option("--single-file", is_flag=True, help="Add retrieve.onnx: user tower, items and top-k in one file.")
+@options.SINGLE_FILE
 @click.option(
     "--refresh-history",
     is_flag=True,
     help="Instead: let histories read items that were added to the bundle. No training, no torch.",
 )
-@click.option(
-    "--users/--no-users",
-    default=True,
-    show_default=True,
-    help="Keep the users' features and histories in the bundle, for query --user.",
-)
+@options.USERS
 def export(
     folder: Path, precision: "Precision", allow_loss: bool, single_file: bool, refresh_history: bool, users: bool
 ) -> None:

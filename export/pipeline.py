@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from export import options
 from retrieval.console import note
+from train.train_command import OVERRIDES, RESUME
 
 if TYPE_CHECKING:
     from export.precision import Precision
@@ -77,36 +79,23 @@ def run_config(
     type=click.Path(path_type=Path, file_okay=False),
     help="The artifact folder. Default: artifacts/, and in it the name of the config's folder.",
 )
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable."
-)
-@click.option("--resume", is_flag=True, help="Go on where the last training of this folder stopped.")
+@OVERRIDES
+@RESUME
 @click.option("--kind", default="auto", show_default=True, help="Index: auto, flat, ivf, pq or a FAISS factory string.")
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
     help="Recall@10 that the index is to reach. Default: 0.95, exact below 20,000 items.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="Bits of the stored weights; arithmetic stays float32.",
-)
-@click.option("--single-file", is_flag=True, help="Add retrieve.onnx: user tower, items and top-k in one file.")
-@click.option(
-    "--users/--no-users",
-    default=True,
-    show_default=True,
-    help="Keep the users' features and histories in the bundle, for query --user.",
-)
+@options.PRECISION
+@options.SINGLE_FILE
+@options.USERS
 @click.option(
     "--baselines",
     metavar="NAMES",
     help='Baselines to compare with, comma-separated, as evaluate takes them; "all", "none".',
 )
-def run(config: Path, out: Path | None, baselines: str | None, **options: Any) -> None:
+def run(config: Path, out: Path | None, baselines: str | None, **chosen: Any) -> None:
     """Train, export, index and evaluate; the bundle is published when it is complete.
 
     CONFIG is a twotower.toml, or a folder that holds one.
@@ -115,7 +104,7 @@ def run(config: Path, out: Path | None, baselines: str | None, **options: Any) -
 
     folder = out or Path("artifacts") / config.resolve().parent.name
     names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
-    measured = run_config(config, folder, baselines=names, **options)
+    measured = run_config(config, folder, baselines=names, **chosen)
     if measured:
         show(measured, path=folder)
     click.echo(folder)
