@@ -1,5 +1,6 @@
 """Checksums: the sha256 of a file, remembered as long as the file is the one that was read."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -84,4 +85,5 @@ class Checksums:
             draft.write_text(json.dumps(content))
             draft.replace(self._file)
         except OSError:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a read-only file system this fails too
+                draft.unlink(missing_ok=True)

@@ -1,8 +1,12 @@
-"""A disk that is full for real: a small file system in memory. One clear line, and what was published stays whole."""
+"""A disk that is full, or read-only, for real: a small file system in memory.
+
+One clear line, and what was published stays whole.
+"""
 
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval.bundle import Bundle
+from retrieval.checksums import REST_NS
 from retrieval.info import verify_bundle
 from retrieval.retriever import Retriever
 from tests.tiny import items_of, write_tiny
@@ -34,6 +39,30 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         library.umount2(bytes(place), 2)  # MNT_DETACH: also while something is still open
+
+
+def make_read_only(disk: Path) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    flags = 0x1 | 0x20  # MS_RDONLY, MS_REMOUNT
+    if library.mount(b"tmpfs", bytes(disk), b"tmpfs", flags, None) != 0:
+        pytest.skip(f"remounting is not allowed here: {os.strerror(ctypes.get_errno())}")
+
+
+def test_a_bundle_on_a_read_only_disk_answers_and_is_not_changed(
+    disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tiny(disk / "bundle")
+    before = answers(folder)
+    (folder / ".verified.json").unlink(missing_ok=True)
+    time.sleep(2 * REST_NS / 1e9)  # until then no checksum would be written down
+    make_read_only(disk)
+    assert answers(folder) == before
+    assert list(verify_bundle(folder))
+    (tmp_path / "gone.txt").write_text("i1\n")
+    with pytest.raises(SystemExit) as left:
+        main(["index", "remove", str(folder), "--ids", str(tmp_path / "gone.txt")])
+    assert left.value.code == 1
+    assert "bundle: cannot be written (Read-only file system)" in capsys.readouterr().err
 
 
 def fill(disk: Path, *, free: int) -> None:
