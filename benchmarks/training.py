@@ -4,8 +4,9 @@
 
 Two epochs of Beauty, ml-100k (fetched) and made-up data, each in a process of its own, on one core. Seconds are of CPU.
 Matrix products are timed by torch's profiler, which makes all the small operations around them slower than they are:
-their time is set against steps that are not profiled, and beside it against the profiled ones. Have the core to
-yourself: the profiler goes by the clock.
+their time is set against steps that are not profiled, and beside it against the profiled ones. Both are steps of the
+first epoch, a few of one kind and then a few of the other; the share is the median over such pairs. The profiler goes
+by the clock: what it says is scaled by the share of the clock that the process had the core for.
 """
 
 import argparse
@@ -42,7 +43,9 @@ PRODUCTS: Final = (
     "aten::linear",
     "aten::mv",
 )
-PROFILED: Final = 20, 60  # steps of the first epoch: from, to
+FIRST: Final = 20  # step of the first epoch from which on some are profiled
+WINDOW: Final = 5  # steps in a row that are profiled, and then as many that are not
+PAIRS: Final = 8
 PLAN: Final = Plan(users=10_000, items=20_000)
 
 
@@ -50,11 +53,14 @@ class Clock(lightning.Callback):
     """Times the second epoch by its parts, and profiles some steps of the first. CPU seconds."""
 
     def __init__(self) -> None:
-        self.profiler = profile(activities=[ProfilerActivity.CPU])
         self.steps: list[float] = []
         self.between: list[float] = []
+        self.plain: list[float] = []  # a window that was not profiled, seconds a step
+        self.profiled: list[tuple[float, float]] = []  # one that was: of matrix products, of everything
         self.epoch = self.validation = self.data = 0.0
+        self._profiler = profile(activities=[ProfilerActivity.CPU])
         self._at = self._started = 0.0
+        self._began = 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         self.steps, self.between = [], []
@@ -68,14 +74,23 @@ class Clock(lightning.Callback):
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         self.between.append(time.process_time() - self._at)
-        if trainer.global_step == PROFILED[0]:
-            self.profiler.start()
+        place = trainer.global_step - FIRST
+        if place % (2 * WINDOW) == 0 and 0 <= place < 2 * WINDOW * PAIRS and not trainer.current_epoch:
+            self._profiler = profile(activities=[ProfilerActivity.CPU])
+            self._profiler.start()
+            self._began = time.process_time(), time.perf_counter()
         self._at = time.process_time()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         self.steps.append(time.process_time() - self._at)
-        if trainer.global_step == PROFILED[1]:
-            self.profiler.stop()
+        done = trainer.global_step - FIRST
+        if done % WINDOW == 0 and 0 < done <= 2 * WINDOW * PAIRS and not trainer.current_epoch:
+            if done // WINDOW % 2:
+                had = (time.process_time() - self._began[0]) / (time.perf_counter() - self._began[1])
+                self._profiler.stop()
+                self.profiled.append(products(self._profiler, had=had))
+            else:
+                self.plain.append(float(np.mean(self.steps[-WINDOW:])))
         self._at = time.process_time()
 
     def on_validation_start(self, *_: Any) -> None:
@@ -85,11 +100,11 @@ class Clock(lightning.Callback):
         now = time.process_time()
         self.validation, self.epoch = now - self.validation, now - self._started
 
-    def products(self) -> tuple[float, float]:
-        """Seconds of matrix products in a profiled step, and of all that it does."""
-        spent = {event.key: event.self_cpu_time_total for event in self.profiler.key_averages()}
-        scale = 1e-6 / (PROFILED[1] - PROFILED[0])
-        return sum(spent.get(name, 0.0) for name in PRODUCTS) * scale, sum(spent.values()) * scale
+
+def products(profiler: profile, *, had: float) -> tuple[float, float]:
+    """Seconds of matrix products in a profiled step, and of all that it does. had: share of the core."""
+    spent = {event.key: event.self_cpu_time_total * had * 1e-6 / WINDOW for event in profiler.key_averages()}
+    return sum(spent.get(name, 0.0) for name in PRODUCTS), sum(spent.values())
 
 
 def measured(config: Path) -> dict[str, Any]:
@@ -101,7 +116,7 @@ def measured(config: Path) -> dict[str, Any]:
         asked = ("train.epochs=2", 'model.encoder="attention"')
         summary = fit.fit(configs.load(config, overrides=asked), Path(out), callbacks=[clock])
     steps = float(np.sum(clock.steps))
-    products, profiled = clock.products()
+    paired = list(zip(clock.profiled, clock.plain, strict=False))  # an epoch of few steps ends within a pair
     return {
         "interactions": summary["statistics"]["interactions"],
         "items": summary["statistics"]["items"],
@@ -109,8 +124,8 @@ def measured(config: Path) -> dict[str, Any]:
         "epoch_s": clock.epoch,
         "validation_s": clock.validation,
         "step_ms": 1000 * float(np.median(clock.steps)),
-        "products": products / float(np.mean(clock.steps)),
-        "products_profiled": products / profiled,
+        "products": float(np.median([spent / step for (spent, _), step in paired])),
+        "products_profiled": float(np.median([spent / everything for (spent, everything), _ in paired])),
         "data": clock.data / (clock.epoch - clock.validation),
         # What is between two steps, cutting the next batch left out: averaging, callbacks, logs, Lightning's loop.
         "between": (float(np.sum(clock.between)) - clock.data) / (steps + float(np.sum(clock.between))),
