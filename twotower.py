@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -105,6 +106,9 @@ def cli(quiet: bool, verbose: bool) -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command line. Exit codes: 0 done, 1 expected failure, 2 usage, 130 interrupted."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us, as `>&-` does
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (for as long as the process lives)
     try:
         code = cli.main(args=args, prog_name="twotower", standalone_mode=False)
         sys.stdout.flush()

@@ -123,6 +123,12 @@ def test_a_reader_who_has_gone_is_no_failure(tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
+def test_a_closed_output_is_no_failure(tmp_path: Path) -> None:
+    bundle = write_tiny(tmp_path / "bundle")
+    shell = f'exec "{sys.executable}" -m twotower query "{bundle}" --user u1 >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell], cwd=README.parent, check=False).returncode == 0
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError
