@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, QueryError, nearest
 from retrieval.records import Batch, Record, batch_of, batch_of_table
 from retrieval.schema import OUTPUT_NAME, Feature, Side, TowerSchema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from retrieval.bundle import Bundle
 
 Vectors = npt.NDArray[np.float32]
 
@@ -124,7 +125,7 @@ class Tower:
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def open_tower(bundle: Bundle, side: Side, *, threads: int = 0) -> Tower:
+def open_tower(bundle: "Bundle", side: Side, *, threads: int = 0) -> Tower:
     """A tower of a bundle, checked to be of its pair. threads and errors as of `Tower`."""
     schema = bundle.schema
     own = schema.tower(side)
