@@ -28,7 +28,7 @@ Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SAMPLE: Final = 32  # kept items of a list that its shape is taken of
-FIRST: Final = 16  # lists that tell how good the k-th best is likely to be: the rest adds nothing to it
+FIRST: Final = 16  # lists, or more for many, that tell how good the k-th best is likely to be
 STEPS: Final = 5  # of the best k; each stands for a share of them
 REACH: Final = 0.1  # how much less good the best of a list may be than the k-th best; where it was not measured
 SPARSE: Final = 0.06  # of lists: where fewer are kept, they are looked at one by one instead of scanning the lists
@@ -114,12 +114,17 @@ class Kept:
         if below is None:
             if len(self._below) >= WANTED_KEPT:
                 self._below.clear()
-            share = (np.arange(steps) + 0.5) * (wanted / steps) / self.counts[:, None]  # (f, steps)
-            scores = self._spreads[:, None] * above(np.minimum(share, 1.0)) - self._lifts[:, None]
-            below = self._below[wanted] = np.where(share < 1.0, scores, np.float32(-np.inf))
+            share = wanted / steps / self.counts[:, None]  # (f, 1): of a list, that one step stands for
+            places = np.arange(steps)
+            scores = self._spreads[:, None] * above(np.minimum((places + 0.5) * share, 1.0)) - self._lifts[:, None]
+            below = self._below[wanted] = np.where((places + 1) * share <= 1.0, scores, np.float32(-np.inf))
         scores = (below.take(lists, axis=0) + near[:, :, None]).reshape(len(near), -1)
         likely: Scores = np.partition(scores, -steps, axis=1)[:, -steps]
         return likely
+
+    def _first(self, wanted: int) -> int:
+        """How many lists are asked at first how good the best `wanted` are: some, of which a part has enough."""
+        return min(max(FIRST, math.ceil(4 * wanted * len(self.counts) / self._count)), len(self.counts))
 
     def _near_one(self, query: Vectors, wanted: int, reach: float) -> Rows:
         """The lists that a query (1, d) looks into: (p,)."""
@@ -127,10 +132,14 @@ class Kept:
         height, width = self._shapes.shape
         asked = np.empty((1, width), dtype=np.float32)
         asked[0, :-1], asked[0, -1] = query[0], 1.0
-        first = min(FIRST, height)
-        near, lists = np.empty((1, first), dtype=np.float32), np.empty((1, first), dtype=np.int64)
-        find_best(pointer(asked), self._pointers[0], width, 1, height, first, pointer(near), pointer(lists))
-        least = self._likely(near, lists, wanted).item() - reach
+        first = self._first(wanted)
+        while True:
+            near, lists = np.empty((1, first), dtype=np.float32), np.empty((1, first), dtype=np.int64)
+            find_best(pointer(asked), self._pointers[0], width, 1, height, first, pointer(near), pointer(lists))
+            least = self._likely(near, lists, wanted).item() - reach
+            if least > -math.inf or first == height:
+                break
+            first = min(4 * first, height)
         if near.item(-1) < least:
             return lists[0, : np.count_nonzero(near >= least)]
         further: Rows = (self._shapes @ asked[0] >= least).nonzero()[0]
@@ -226,17 +235,17 @@ class Kept:
     def _near_many(self, queries: Vectors, k: int, hidden: CSR | None, reach: float) -> Rows:
         """The lists that each query (q, d) looks into: (q, p), -1 for none."""
         near = self.nearness(queries)
-        first = min(FIRST, near.shape[1])
-        lists = near.argpartition(-first, axis=1)[:, -first:]
-        nearest = np.take_along_axis(near, lists, axis=1)
         lengths = [0] * len(queries) if hidden is None else hidden.lengths.tolist()
         wanted = np.array([rivals(k, length) for length in lengths])
-        least = np.empty(len(queries), dtype=np.float32)
+        least = np.full(len(queries), -np.inf, dtype=np.float32)
         for some in np.unique(wanted).tolist():
-            own = wanted == some
-            least[own] = self._likely(nearest[own], lists[own], some)
-        best = lists[np.arange(len(lists)), nearest.argmax(axis=1)]
-        return padded(near >= (least - np.float32(reach))[:, None], best)
+            left, first = np.flatnonzero(wanted == some), self._first(some)
+            while len(left):
+                lists = near[left].argpartition(-first, axis=1)[:, -first:]
+                least[left] = self._likely(np.take_along_axis(near[left], lists, axis=1), lists, some)
+                left = left[np.isneginf(least[left])] if first < near.shape[1] else left[:0]
+                first = min(4 * first, near.shape[1])
+        return padded(near >= (least - np.float32(reach))[:, None], near.argmax(axis=1))
 
     def _gather(self, queries: Vectors, chosen: Rows) -> tuple[Rows, Scores]:
         """All kept rows of some lists, with their scores. chosen: (q, p), -1 for none. Returns (q, c) each."""
