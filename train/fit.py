@@ -126,13 +126,15 @@ def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, w
     dataclasses.replace(plan.dataset, config=plan.config).save(work)
     module, trainer = _run(plan, work, watching=watching)
     best = work / checkpoint.BEST_NAME
+    unknown = None if previous is None else previous.unknown
+    chosen = len(plan.data.truth.users) > 0 or unknown is not None
     # A closed form has seen to new items; ratings are no ranking. What was settled before is not settled twice.
-    if checkpoint.strip(best) and train.start != "linear" and train.objective != "rating":
-        settle.finish(best, module, choice=None if previous is None else previous.settled)
+    if checkpoint.strip(best) and chosen and train.start != "linear" and train.objective != "rating":
+        settle.finish(best, module, unknown=unknown)
     summary = _summary(module, trainer, plan, refit=previous is not None)
     settled = checkpoint.read(best).get("settled", {})
     summary["best"] |= settled.get("measured", {})
-    summary["settled"] = settled.get("choice")
+    summary["unknown"] = settled.get("unknown")
     if previous is not None:
         summary["refitted_from"] = previous.measured()
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)

@@ -10,7 +10,6 @@ from retrieval.prepared import SUMMARY, TRAINING
 from train import closed, linear
 from train.config import Config
 from train.order import Order
-from train.settle import Choice
 
 METRICS_NAME: Final = "metrics.json"
 
@@ -18,8 +17,8 @@ METRICS_NAME: Final = "metrics.json"
 class Previous:
     """The training that a refit follows, by its summary.
 
-    epochs: how many validation chose. order: what it found of that of its histories. settled: how its items
-    were settled.
+    epochs: how many validation chose. order: what it found of that of its histories. unknown: of settled items,
+    see `settle.finish`; None where they were left as trained.
     """
 
     def __init__(self, out: Path) -> None:
@@ -31,8 +30,7 @@ class Previous:
             self.epochs = int(self._summary["best"]["epoch"])
             found = self._summary["statistics"]
             self.order = Order(told=bool(found["ordered"]), repeats=found.get("repeats"))
-            # Of an older training, whose items were left as trained, all that changes nothing.
-            self.settled = Choice(**(self._summary.get("settled") or {}))
+            self.unknown: float | None = self._summary.get("unknown")
         except (OSError, ValueError, KeyError) as error:
             raise TrainError(
                 f"{path}: --refit needs a training to take the number of epochs from; "

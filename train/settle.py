@@ -1,15 +1,15 @@
 """Where training ends: what features tell of the trained vectors, and what an item of few histories is taken for.
 
-The vectors of features are trained beside those of ids, and have to be right only together with them; what a few
-histories add is mostly chance. So, in closed form, features are given what they tell of the trained vectors, and an
-item is moved towards that, the more the fewer took it. One that nobody took is what its features tell, and some of
-the unknown id, which is what holds items back of which nothing is known. Validation says how much of either.
+Where there is little data, what a few histories add to an item is mostly chance, and so is what its features came to
+tell beside that. So, in closed form, features are given what they tell of the trained vectors, and an item is moved
+towards that, the more the fewer took it. One that nobody took is what its features tell, and some of the unknown id,
+which is what holds items back of which nothing is known. Where validation gains nothing by it, all stays as trained.
 """
 
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -30,54 +30,51 @@ LEFT_OUT: Final = 0.2  # share of the items
 LEAST: Final = 20  # items, of which some can be left out
 
 
-class Choice(NamedTuple):
-    """few: interactions that an item's features count for. unknown: share of the unknown id's vector that stays."""
-
-    few: float = 0.0
-    unknown: float = 1.0
-
-
 @torch.no_grad()
-def finish(path: Path, module: Module, *, choice: Choice | None) -> dict[str, Any]:
-    """Settle the items of a stripped checkpoint.
+def finish(path: Path, module: Module, *, unknown: float | None) -> None:
+    """Settle the items of a stripped checkpoint, where there is what to settle them by.
 
-    choice: None to make it on validation. Returns it, and what validation says of the towers that are kept; nothing
-    where there was nothing to do.
+    unknown: the share of the unknown id's vector that stays, as an earlier training chose it. None to choose it on
+    validation, and to leave all as it was trained where that gains nothing.
     """
     data, pair = module.data, module.average.cpu()
     pair.load_state_dict(checkpoint.read(path)["state_dict"])
     taken = torch.from_numpy(np.bincount(data.histories.items, minlength=len(pair.frequency)))
+    as_trained = module.validated()["ndcg@10"] if unknown is None else 0.0
     put = settle(pair.item_tower, data.items, taken)
     if put is None:
-        return {}
-    validated = len(data.truth.users) > 0
+        return
 
     @cache
-    def measured(tried: Choice) -> dict[str, float]:
-        put(tried)
-        return module.validated() if validated else {}
+    def measured(share: float) -> dict[str, float]:
+        put(share)
+        return module.validated()
 
-    if choice is None:
-        choice = choose(lambda tried: measured(tried)["ndcg@10"]) if validated else Choice()
-    settled = {"choice": choice._asdict(), "measured": measured(choice)}
-    put(choice)
+    if unknown is None:
+        unknown = choose(lambda share: measured(share)["ndcg@10"], as_trained)
+        if unknown is None:
+            return
+        settled = {"unknown": unknown, "measured": measured(unknown)}
+    else:
+        settled = {"unknown": unknown}
+    put(unknown)
     pair.freeze_items(data.items)
     checkpoint.write(path, pair, settled=settled)
-    return settled
 
 
-def choose(measured: Callable[[Choice], float]) -> Choice:
-    """Find one thing after the other; of equals what changes least."""
-    few = max((0.0, FEW), key=lambda count: measured(Choice(count)))
-    return max((Choice(few, share) for share in HELD_BACK), key=measured)
+def choose(measured: Callable[[float], float], as_trained: float) -> float | None:
+    """Find the share of the unknown id that stays, of equals the largest; None where settled items are no gain."""
+    if not measured(HELD_BACK[0]) > as_trained:
+        return None
+    return max(HELD_BACK, key=measured)
 
 
 @torch.no_grad()
-def settle(tower: ItemTower, items: Inputs, taken: Tensor) -> Callable[[Choice], None] | None:
+def settle(tower: ItemTower, items: Inputs, taken: Tensor) -> Callable[[float], None] | None:
     """Let a tower's features tell what they can of the vectors that it gives; its ids are zeros then.
 
     items: the features of the catalogue. taken: (items,) in how many histories each is. Returns what puts the ids
-    there; None, and nothing changed, where items have no id or nothing beside it.
+    there, with a share of the unknown one; None, and nothing changed, where items have no id or nothing beside it.
     """
     embedding = tower.embedding
     column = embedding.id_column
@@ -89,12 +86,11 @@ def settle(tower: ItemTower, items: Inputs, taken: Tensor) -> Callable[[Choice],
     some, weight = taken > 0, taken / (taken + FEW)  # (items,)
     known, wanted, weight = features_of(items, some), vectors[some], weight[some]
     explain(embedding, known, wanted, weight=weight, ridge=ridge_of(embedding, known, wanted, weight))
-    apart = vectors - embedding(items, len(taken))
     named = (ids >= FIRST) & some
+    own[ids[named]] = ((vectors - embedding(items, len(taken))) * (taken / (taken + FEW))[:, None])[named]
 
-    def put(choice: Choice) -> None:
-        own[ids[named]] = (apart * (taken / (taken + choice.few))[:, None])[named]
-        own[UNKNOWN] = unknown * choice.unknown
+    def put(share: float) -> None:
+        own[UNKNOWN] = unknown * share
 
     return put
 
