@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -39,6 +40,15 @@ class PairOptions:
     teaching: float = 0.0
     item_dropout: float = 0.0
     impressions: float = 0.0
+
+
+class Drawn(NamedTuple):
+    """What examples are drawn to, as `Examples` has it. present: (n, m) columns that are there for certain."""
+
+    present: Tensor
+    columns: Tensor | None = None
+    shares: Tensor | None = None
+    pull: Tensor | None = None
 
 
 class Pair(nn.Module):
@@ -94,38 +104,20 @@ class Pair(nn.Module):
         if self.options.positions:
             slots, target = thinned(slots, target, width=rows.shape[1], most=self.options.positions)
         chosen = self.user_tower.at(profile, history, read, slots)  # (n, dim)
-        columns: Tensor | None = target[:, None]
-        shares: Tensor | None = torch.ones_like(chosen[:, :1])
-        pull: Tensor | None = None
-        present = target[:, None]
-        if self.options.horizon > 0:  # all of a window is drawn to, and all of it is there for certain
-            pull, columns, shares = self._pull(batch, local, table, slots), None, None
-            window = (local - FIRST)[slots // rows.shape[1]]  # (n, width)
-            present = torch.where(window >= 0, window, present)
-        if lesson is not None:
-            taught_columns = lesson.flatten()[slots] - FIRST
-            known = taught_columns >= 0
-            taught_columns = torch.where(known, taught_columns, target)
-            share = self.options.teaching * known[:, None]
-            present = torch.cat([present, taught_columns[:, None]], dim=1)
-            if pull is not None:
-                pull = pull * (1 - share) + vectors[taught_columns] * share
-            else:
-                columns, shares = present, torch.cat([1 - share, share], dim=1)
-        beside = None
+        drawn = self._drawn(batch, table, local, lesson, slots, target)
+        present, beside = drawn.present, None
         if passed is not None:
             beside = following(batch, passed).flatten(0, 1)[slots] - FIRST  # (n, some), negative for none
             present = torch.cat([present, torch.where(beside >= 0, beside, target[:, None])], dim=1)
-        weight = torch.full_like(chosen[:, 0], 1 / max(len(chosen), 1))
         examples = Examples(
             users=chosen,
             items=vectors,
             target=target,
             scale=self.scale,
-            weight=weight,
-            columns=columns,
-            shares=shares,
-            pull=pull,
+            weight=torch.full_like(chosen[:, 0], 1 / max(len(chosen), 1)),
+            columns=drawn.columns,
+            shares=drawn.shares,
+            pull=drawn.pull,
             log_inclusion=inclusion,
             present=present,
             value=None if batch.values is None else following(batch, batch.values).flatten()[slots],
@@ -136,6 +128,29 @@ class Pair(nn.Module):
         if beside is not None and self.options.objective in COMPARING:
             loss = loss + self.options.impressions * choice(examples)
         return loss
+
+    def _drawn(
+        self, batch: Batch, table: Tensor, local: Tensor, lesson: Tensor | None, slots: Tensor, target: Tensor
+    ) -> Drawn:
+        """What each example is drawn to: its target, with a horizon what follows that too, and the teacher's item.
+
+        table: vectors by the rows of the vocabulary, which `local` and `lesson`, (batch, width), count in.
+        """
+        own = target[:, None]
+        share = torch.zeros_like(own, dtype=table.dtype)  # the teacher's
+        taught = own
+        if lesson is not None:
+            found = lesson.flatten()[slots, None] - FIRST
+            taught = torch.where(found >= 0, found, own)
+            share = self.options.teaching * (found >= 0).to(table.dtype)
+        if self.options.horizon > 0:  # all of a window is drawn to, and all of it is there for certain
+            weight = horizon_weights(batch, self.options.horizon)  # (batch, width, width)
+            ahead = rearrange(weight @ functional.embedding(local, table), "b w d -> (b w) d")[slots]
+            window = (local - FIRST)[slots // local.shape[1]]  # (n, width)
+            pull = ahead * (1 - share) + table[taught[:, 0] + FIRST] * share
+            return Drawn(present=torch.cat([torch.where(window >= 0, window, own), taught], dim=1), pull=pull)
+        present = torch.cat([own, taught], dim=1)
+        return Drawn(present=present, columns=present, shares=torch.cat([1 - share, share], dim=1))
 
     def _candidates(
         self, batch: Batch, taught: Tensor | None
@@ -179,12 +194,6 @@ class Pair(nn.Module):
         if batch.shown is not None:
             absent.append(int((batch.shown != 0).sum()) * torch.log1p(-self.impressions.clamp(max=1 - 1e-6)))
         return -torch.expm1(torch.stack(absent).sum(dim=0)) if absent else None
-
-    def _pull(self, batch: Batch, local: Tensor, table: Tensor, slots: Tensor) -> Tensor:
-        """With a horizon: what each example is drawn to, the next item and those after it. (n, dim)."""
-        weight = horizon_weights(batch, self.options.horizon)  # (batch, width, width)
-        ahead = weight @ functional.embedding(local, table)  # (batch, width, dim)
-        return rearrange(ahead, "b w d -> (b w) d")[slots]
 
     @torch.no_grad()
     def freeze_items(self, items: Inputs) -> Tensor:
