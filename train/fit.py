@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import resource
 import shutil
 import sys
@@ -50,9 +51,11 @@ def fit(
     """Train and publish DIR/training whole; until then the previous one stands.
 
     callbacks: of Lightning, beside its own: what watches a training.
-    Returns the summary. Raises TrainError where training diverges, cannot be resumed or has nothing to refit.
+    Returns the summary. Raises TrainError where training diverges, cannot be resumed or has nothing to refit, or where
+    `out` cannot be written to.
     """
     started = time.monotonic()
+    _refuse_unwritable(out)
     previous = Previous(out) if refit else None
     if previous is not None:
         config = dataclasses.replace(config, split=dataclasses.replace(config.split, kind="none"))
@@ -225,6 +228,14 @@ def _run(plan: _Plan, work: Path, *, watching: Sequence[Callback]) -> tuple[Modu
 def monitored(config: Config) -> Monitored:
     """What tells the best epoch: ranking, or where ratings are fitted the error."""
     return RATING if config.train.objective == "rating" else RANKING
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Before the tables are read, which may take minutes."""
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "is not a folder" if not there.is_dir() else "cannot be written to"
+        raise TrainError(f"{there}: {what}; name another folder with --out")
 
 
 def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -> Path:

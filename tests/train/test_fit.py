@@ -198,3 +198,19 @@ def test_a_damaged_checkpoint_is_named(planted: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(TrainError, match=r"checkpoint\.ckpt: not a checkpoint"):
         checkpoint.load(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    read: list[object] = []
+    monkeypatch.setattr(fit, "prepare", lambda *given, **named: read.append((given, named)))
+    config = configs.load(write_planted(tmp_path / "data"))
+    with pytest.raises(TrainError, match=r"/file: is not a folder; name another folder with --out"):
+        fit.fit(config, tmp_path / "file" / "model")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere but on a read-only disk
+    with pytest.raises(TrainError, match=r": cannot be written to; name another folder with --out"):
+        fit.fit(config, tmp_path / "new" / "model")
+    assert not read
+    assert not (tmp_path / "new").exists()
