@@ -25,7 +25,7 @@ class EASE:
     ridge: as a multiple of the mean number of users of an item, so that one choice means alike on any data.
     """
 
-    choices: ClassVar[Choices] = {"decay": RECENCY, "ridge": (10, 30, 3, 100)}
+    choices: ClassVar[Choices] = {"decay": RECENCY, "ridge": (10, 30, 3, 100, 1)}
 
     def fit(self, training: Training) -> None:
         self._items = training.items
