@@ -1,14 +1,19 @@
 """UserTower and ItemTower: named tensors -> unit vectors. Plain modules that know nothing of Lightning."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from retrieval.vocabulary import UNKNOWN
 from train.dropout import Dropout
 from train.encoders import Encoder
 from train.features import Column, FeatureEmbedding, Inputs, trained_unit, unit
+
+NEWEST: Final = 10  # items of a history that have a short cut
+FADING: Final = 0.7  # of its weight, from an item to the next older one, to start with
 
 
 class ItemTower(nn.Module):
@@ -51,9 +56,10 @@ class UserTower(nn.Module):
     (unknown) learned, then the item tower's own vectors, put there by `freeze_items`; or, where the encoder is not
     tied to them, what each item adds to a user, learned as `source`.
 
-    `successors` is a short cut past the encoder: what the newest item, or having none, adds to the state by itself. The
-    tied vectors can only generalise; these hold what followed that one item (as the Markov chain does beside
-    a user's taste in Rendle et al., WWW 2010, doi 10.1145/1772690.1772773). None where the encoder's shape wants none.
+    `successors` is a short cut past the encoder: what each of the newest items, or having none, adds to the state by
+    itself, at a weight for its age that is learned. The tied vectors can only generalise; these hold what followed
+    that one item (as the Markov chain does beside a user's taste in Rendle et al., WWW 2010, doi
+    10.1145/1772690.1772773). None where the encoder's shape wants none.
     """
 
     item_vectors: Tensor
@@ -80,6 +86,7 @@ class UserTower(nn.Module):
         self.successors = nn.Embedding(height, dim) if dropped < 1 else None
         if self.successors is not None:
             nn.init.zeros_(self.successors.weight)
+            self.successor_weights = nn.Parameter(FADING ** torch.arange(float(NEWEST)))  # by age
         self.successors_dropout = Dropout(dropped)
         self.register_buffer("item_vectors", torch.zeros(height, dim))
 
@@ -94,7 +101,7 @@ class UserTower(nn.Module):
         else:
             rows = inputs[self.history.name]
         state = self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0)
-        return unit(self.with_successors(state, nn.functional.pad(rows, (0, 1))[:, 0]))
+        return unit(state if self.successors is None else state + self._followed_last(self.successors, rows))
 
     def at(self, profile: Tensor, history: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
         """Give the states at some slots, as `Encoder.at` does.
@@ -104,17 +111,30 @@ class UserTower(nn.Module):
         """
         states = self.encoder.at(profile, history, rows != 0, slots)
         if self.successors is not None:
-            states = self.with_successors(states, nn.functional.pad(rows, (1, 0)).flatten()[slots])
+            added = rearrange(self._followed(self.successors, rows), "b s d -> (b s) d")
+            states = states + added.index_select(0, slots)
         return trained_unit(states)
 
-    def with_successors(self, states: Tensor, newest: Tensor) -> Tensor:
-        """Add the short cut. states: (..., dim); newest: (...) rows of the newest items, 0 for none."""
-        if self.successors is None:
-            return states
+    def _followed(self, successors: nn.Embedding, rows: Tensor) -> Tensor:
+        """The short cut at every slot, in training. rows: (batch, k), newest first. Returns (batch, 1 + k, dim)."""
+        own = self.successors_dropout(successors(nn.functional.pad(rows, (1, 0))))  # (batch, 1 + k, dim)
+        place = torch.arange(rows.shape[1], device=rows.device)
+        age = place[None, :] - place[:, None]  # (slot, item), from the newest on
+        weights = torch.cat([self.successor_weights, self.successor_weights.new_zeros(1)])
+        counted = nn.functional.embedding(torch.where((age >= 0) & (age < NEWEST), age, NEWEST), weights[:, None])
+        items = own[:, 1:] * (rows != 0)[:, :, None]
+        return torch.cat([own[:, :1] * self.successor_weights[0], counted[:, :, 0] @ items], dim=1)
+
+    def _followed_last(self, successors: nn.Embedding, rows: Tensor) -> Tensor:
+        """The short cut after the newest item. rows: (batch, k), newest first, zeros after. Returns (batch, dim)."""
+        newest = nn.functional.pad(rows, (0, NEWEST))[:, :NEWEST]
         # An item that joined the table of histories after training has no successors of its own.
-        known = torch.where(newest < self.successors.num_embeddings, newest, UNKNOWN)
-        added: Tensor = self.successors_dropout(self.successors(known))
-        return states + added
+        known = torch.where(newest < successors.num_embeddings, newest, UNKNOWN)
+        # Having no history is what row 0 stands for, and so it counts where it is first.
+        there = torch.cat([torch.ones_like(newest[:, :1]), newest[:, 1:]], dim=1) != 0
+        weight = there.to(self.successor_weights.dtype) * self.successor_weights  # (batch, NEWEST)
+        added: Tensor = rearrange(rearrange(weight, "b n -> b 1 n") @ successors(known), "b 1 d -> b d")
+        return added
 
     def profile(self, inputs: Inputs, rows: int) -> Tensor:
         """The static features alone, whatever the history, as the encoder wants them: (rows, dim) for most."""
