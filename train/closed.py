@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval.console import note
-from train import linear
+from train import keys, linear
 from train.config import Config
 from train.datamodule import DataModule
 from train.initial import start_linear
@@ -24,6 +24,8 @@ class Form:
         self._data, self._known, self._seed = data, known, data.config.train.seed
         self._evidence = linear.evidence(data.histories, likeness_of(data, data.config), seed=self._seed)
         self._asked = linear.Asked(data.truth.history, data.truth.wanted, data.truth.seen)
+        # Where nothing came before anything, there is no age.
+        self._fixed = frozenset(known) | (frozenset() if data.has_ages else {"decay"})
 
     def choose(self) -> linear.Settings:
         """Find on validation what is not known of the settings."""
@@ -31,14 +33,15 @@ class Form:
         items = self._evidence.taken.shape[1]
         note(f"linear start: a closed form of {items:,} items, its settings tried on validation")
         first = linear.start(self._evidence)._replace(**self._known)
-        found = linear.choose(self._evidence, self._asked, first, fixed=frozenset(self._known), seed=self._seed)
+        found = linear.choose(self._evidence, self._asked, first, fixed=self._fixed, seed=self._seed)
         told = ", ".join(f"{name} {value:g}" for name, value in found._asdict().items())
         note(f"linear start: {told}, in {time.monotonic() - started:.0f} s")
         return found
 
     def ndcg(self, settings: linear.Settings, *, k: int) -> float:
         """What validation finds of it: the mean NDCG@k of its users."""
-        return float(linear.measure(self._factors(settings), self._asked, k=k).mean())
+        found = linear.measure(self._factors(settings), self._asked, decay=settings.decay, k=k)
+        return float(found.mean())
 
     def begin(self, pair: Pair, settings: linear.Settings) -> None:
         """Make the pair the closed form."""
@@ -50,17 +53,21 @@ class Form:
 
 def chosen(config: Config) -> dict[str, Any]:
     """The settings that a config names."""
-    train = config.train
+    train, user = config.train, config.model.user
     named = {"dim": config.model.dim, "ridge": train.ridge, "likeness": train.likeness, "damping": train.damping}
+    if isinstance(user, keys.Sum):
+        named["decay"] = user.decay
     return {name: value for name, value in named.items() if value is not None}
 
 
 def put(config: Config, settings: linear.Settings) -> Config:
     """Write the settings into a config."""
     own = settings._asdict()
+    user = config.model.user if isinstance(config.model.user, keys.Sum) else keys.Sum()
+    user = dataclasses.replace(user, decay=own.pop("decay"))
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, dim=int(own.pop("dim"))),
+        model=dataclasses.replace(config.model, dim=int(own.pop("dim")), user=user),
         train=dataclasses.replace(config.train, **own),
     )
 

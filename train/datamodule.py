@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as Blocks
 
 from retrieval.csr import CSR, from_pairs
 from retrieval.vocabulary import FIRST
+from train import keys
 from train.batches import Batch, Histories, batches
 from train.build import given, tensors
 from train.config import Config
@@ -133,11 +134,13 @@ class DataModule(lightning.LightningDataModule):
 
     config: resolved. users, items: the static features of every user and item, a tensor a column.
     asked: positions in `truth.users`, in the order in which validation asks them.
+    has_ages: whether histories come in an order at all, told by it or not.
     """
 
     def __init__(self, dataset: Dataset, config: Config, *, ordered: bool) -> None:
         super().__init__()
         self.config, self.ordered = config, ordered
+        self.has_ages = dataset.order.repeats is not None
         train = dataset.rows("train")
         self.histories = Histories.from_rows(
             train.get_column("user").to_numpy().astype(np.int64),
@@ -162,7 +165,9 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Iterable[Batch]:
         """Called anew each epoch: `reload_dataloaders_every_n_epochs=1`."""
-        cut = EpochBatches(self.histories, config=self.config, shuffle=not self.ordered, epoch=self.epoch)
+        fades = isinstance(self.config.model.user, keys.Sum) and (self.config.model.user.decay or 1.0) < 1
+        shuffle = not self.ordered and not fades
+        cut = EpochBatches(self.histories, config=self.config, shuffle=shuffle, epoch=self.epoch)
         return DataLoader(cut, batch_size=None)
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:

@@ -26,6 +26,7 @@ class EncoderShape:
     max_length: the longest history it will read. history: whether the tower has one.
     attention_dropout: of what a slot reads of others; as the rest if None.
     short_cut: dropout of what the newest item adds to the state past the encoder, see `UserTower`; 1 for nothing.
+    decay: weight of an item beside that of the next newer one, where the encoder is a sum.
     """
 
     dim: int
@@ -36,6 +37,7 @@ class EncoderShape:
     history: bool = True
     attention_dropout: float | None = None
     short_cut: float = 1.0
+    decay: float = 1.0
 
 
 class Encoder(nn.Module):
@@ -265,25 +267,35 @@ class Mean(Encoder):
 class Sum(Encoder):
     """The sum of what each item adds, beside the profile: a linear map of the history (EASE, arXiv 1905.03375).
 
-    What an item adds is a vector of its own, not the one it is found by.
+    What an item adds is a vector of its own, not the one it is found by. Of an item as much counts as its age leaves.
     """
 
-    ordered = False
     tied = False
+    weight: Tensor
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__(shape)
+        self.ordered = shape.decay < 1
         self.dropout = Dropout(shape.dropout)
+        self.register_buffer("weight", shape.decay ** torch.arange(shape.max_length), persistent=False)  # by age
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         added = history * rearrange(mask.to(history.dtype), "b k -> b k 1")
-        total = added.flip(1).cumsum(1).flip(1)  # from the oldest item up to each slot
+        place = torch.arange(history.shape[1], device=history.device)
+        age = place[None, :] - place[:, None]  # (slot, item)
+        total = (
+            torch.where(age >= 0, self.weight[age.clamp(0, self.shape.max_length - 1)], 0.0) @ added
+        )  # from the oldest up to each slot
         states = torch.cat([torch.zeros_like(profile)[:, None], total], dim=1) + rearrange(profile, "b d -> b 1 d")
         dropped: Tensor = self.dropout(states)
         return dropped
 
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        total = rearrange(mask.to(history.dtype), "b k -> b 1 k") @ history  # (batch, 1, dim)
+        weight = mask.to(history.dtype)  # (batch, k)
+        if self.ordered:
+            age = torch.arange(history.shape[1], device=history.device)  # past max_length there is but padding
+            weight = weight * self.weight.index_select(0, age.clamp(max=self.shape.max_length - 1))
+        total = rearrange(weight, "b k -> b 1 k") @ history  # (batch, 1, dim)
         dropped: Tensor = self.dropout(rearrange(total, "b 1 d -> b d") + profile)
         return dropped
 

@@ -99,6 +99,9 @@ class Sum:
     name: ClassVar[str] = "sum"
     sides: ClassVar[tuple[Side, ...]] = ("user",)
     dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
+    decay: float | None = key(
+        None, "Weight of an item beside that of the next newer one; chosen on validation.", above=0, high=1
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,12 +20,14 @@ from train.inverse import DIRECT, Leading, inverse, leading
 
 # What may be chosen on validation, in the order in which it is; each rising.
 CHOICES: Final[Mapping[str, tuple[float, ...]]] = {
-    "ridge": (20.0, 60.0, 200.0, 600.0, 2000.0),
+    "decay": (0.7, 0.8, 0.9, 0.95, 0.98, 1.0),
+    "ridge": (6.0, 20.0, 60.0, 200.0, 600.0, 2000.0),
     "likeness": (0.0, 1.0, 3.0, 10.0),
-    "dim": (32, 64, 128, 256, 512),
+    "dim": (32, 64, 128, 256, 512, 1024),
     "damping": (0.0, 0.1, 0.2, 0.3),
 }
 FADE = 0.5  # of a user's weight with the number of items: one who took everything says little of each
+LEVEL = 0.2  # of the weight of an item's predictions, in the cut, with its users: or it is all of what everybody takes
 MOST = 3_000_000, 300_000  # interactions and users that are fitted; beyond, users are drawn at random
 LARGEST = 26_000_000  # numbers in the vectors of all items
 BUDGET = 240e9  # what trying settings may cost, as `_Trials.cost` has it: two minutes, or four
@@ -42,12 +44,14 @@ class Settings(NamedTuple):
 
     ridge: of the regression. likeness: weight of what items have in common by their features, beside the users.
     damping: what an item adds to a history counts users^-damping of it. dim: of the towers, one more than the rank.
+    decay: what it adds counts decay^age as well, its age the number of newer items.
     """
 
     ridge: float = 200.0
     likeness: float = 3.0
     damping: float = 0.0
     dim: int = 256
+    decay: float = 1.0
 
 
 class Evidence(NamedTuple):
@@ -104,8 +108,9 @@ def factors(given: Evidence, settings: Settings, *, seed: int) -> Factors:
 def directions(given: Evidence, settings: Settings, *, seed: int, known: Leading | None = None) -> Factors:
     """B cut to the directions along which its predictions for the users differ most, those first.
 
+    What is predicted of an item counts users^-LEVEL there, so that the rarer ones are not all cut away.
     known: of `weighted`; found if None. Returns (items, n) each, n at least settings.dim - 1 where there are so many
-    items; `target` is orthonormal.
+    items.
     """
     generator = np.random.default_rng(seed)
     rows = weighted(given, settings.likeness)
@@ -114,19 +119,21 @@ def directions(given: Evidence, settings: Settings, *, seed: int, known: Leading
     solve = inverse(rows, settings.ridge, known, generator=generator)
     diagonal = solve.diagonal[:, None]
     back = given.taken.T.tocsr()
+    level = _users(given)[:, None] ** -LEVEL  # (items, 1)
 
     def forward(vectors: Floats) -> Floats:
-        """B vectors, with B = 1 - P / diag(P) and P = (R'R + ridge)^-1."""
-        return vectors - solve(vectors / diagonal)
+        """B level vectors, with B = 1 - P / diag(P) and P = (R'R + ridge)^-1."""
+        levelled = level * vectors
+        return levelled - solve(levelled / diagonal)
 
     basis = known.basis
     for _ in range(ROUNDS):
         predicted = back @ (given.taken @ forward(basis))
-        basis = np.linalg.qr(predicted - solve(predicted) / diagonal)[0]
+        basis = np.linalg.qr(level * (predicted - solve(predicted) / diagonal))[0]
     source = forward(basis)
     told = given.taken @ source  # (users, n)
     turn = np.linalg.eigh(told.T @ told)[1][:, ::-1]
-    return Factors((source @ turn).astype(np.float32), (basis @ turn).astype(np.float32))
+    return Factors((source @ turn).astype(np.float32), (basis @ turn / level).astype(np.float32))
 
 
 def weighted(given: Evidence, likeness: float) -> sparse.csr_array:
@@ -145,9 +152,13 @@ def weighted(given: Evidence, likeness: float) -> sparse.csr_array:
 def towers(given: Evidence, cut: Factors, settings: Settings) -> Factors:
     """The first directions, as many as there is room for, and what is added damped: (items, at most dim - 1)."""
     rank = settings.dim - 1
-    users = np.maximum(np.bincount(given.taken.indices, minlength=given.taken.shape[1]), 1).astype(np.float32)
-    scale = (users ** np.float32(-settings.damping))[:, None]  # (items, 1)
+    scale = _users(given)[:, None] ** -settings.damping  # (items, 1)
     return Factors(cut.source[:, :rank] * scale, cut.target[:, :rank])
+
+
+def _users(given: Evidence) -> npt.NDArray[np.float32]:
+    """Of every item, 1 at least: (items,)."""
+    return np.maximum(np.bincount(given.taken.indices, minlength=given.taken.shape[1]), 1).astype(np.float32)
 
 
 def unit(cut: Factors, *, dim: int) -> Factors:
@@ -200,11 +211,11 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
     return settings
 
 
-def measure(cut: Factors, asked: Asked, *, k: int) -> npt.NDArray[np.float64]:
-    """NDCG@k of every user by two towers."""
-    ones = np.ones(len(asked.history.indices), np.float32)
+def measure(cut: Factors, asked: Asked, *, decay: float, k: int) -> npt.NDArray[np.float64]:
+    """NDCG@k of every user by two towers. decay: see `Settings`."""
+    weight = np.float32(decay) ** asked.history.ages().astype(np.float32)
     history = sparse.csr_array(
-        (ones, asked.history.indices, asked.history.indptr), shape=(asked.history.height, len(cut.source))
+        (weight, asked.history.indices, asked.history.indptr), shape=(asked.history.height, len(cut.source))
     )
     ranks = metrics.ranks(history @ cut.source, cut.target, asked.wanted, asked.seen)
     return metrics.ndcg(ranks, asked.wanted, k=k)
@@ -238,7 +249,8 @@ class _Trials:
 
     def measure(self, settings: Settings) -> npt.NDArray[np.float64]:
         """NDCG@100 of every user."""
-        return measure(towers(self.given, self._cut(settings), settings), self.asked, k=100)
+        made = towers(self.given, self._cut(settings), settings)
+        return measure(made, self.asked, decay=settings.decay, k=100)
 
     def _cut(self, settings: Settings) -> Factors:
         kept = self._directions

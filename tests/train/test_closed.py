@@ -143,6 +143,16 @@ def test_a_refit_takes_the_settings_that_validation_chose(unordered: Path, tmp_p
     assert chosen(train(unordered, tmp_path, "train.ridge=7", refit=True)) == chosen(first) | {"ridge": 7}
 
 
+def test_where_nothing_came_before_anything_no_item_is_older(unordered: Path, tmp_path: Path) -> None:
+    assert train(unordered, tmp_path)["recipe"]["model"]["user"]["decay"] == 1.0
+    named = ('model.user.encoder="sum"', "model.user.decay=0.9")
+    assert train(unordered, tmp_path, *named)["recipe"]["model"]["user"]["decay"] == 0.9
+    again = train(unordered, tmp_path, *named, refit=True)
+    assert again["recipe"]["model"]["user"]["decay"] == 0.9
+    asked = Asked(tmp_path)
+    assert (asked.users([["i0", "i2"]]) @ asked.users([["i2", "i0"]]).T).item() < 1 - 1e-6
+
+
 def test_the_same_seed_gives_the_same_bytes(unordered: Path, tmp_path: Path) -> None:
     files = []
     for name in "ab":

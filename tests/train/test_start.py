@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
+from retrieval import metrics
 from retrieval.csr import from_pairs
 from train import linear
 from train.batches import Histories
@@ -106,9 +107,10 @@ def test_the_closed_form_is_ease(users: int) -> None:
 def test_cut_to_a_rank_its_predictions_are_as_near_as_any_of_that_rank() -> None:
     given = planted()
     cut = linear.directions(evidence(given, 24), Settings(ridge=30.0, likeness=0.0, dim=6), seed=0)
-    predicted = dense(given, 24) @ ease(dense(given, 24), 30.0)
-    left, values, right = np.linalg.svd(predicted)
-    expected = (left[:, :5] * values[:5]) @ right[:5]
+    taken = dense(given, 24)
+    level = np.maximum(taken.sum(axis=0), 1) ** -linear.LEVEL  # what is predicted of an item counts so much
+    left, values, right = np.linalg.svd(taken @ ease(taken, 30.0) * level)
+    expected = (left[:, :5] * values[:5]) @ right[:5] / level
     assert_allclose(dense(given, 24) @ cut.source[:, :5] @ cut.target[:, :5].T, expected, atol=2e-3)
 
 
@@ -145,6 +147,30 @@ def test_settings_are_chosen_where_validation_says_more_than_noise() -> None:
     assert chosen.dim == 64
     fixed = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(Settings._fields), seed=0)
     assert fixed == first
+
+
+def test_of_an_older_item_less_counts_where_that_finds_more() -> None:
+    """The item to be found is of the newest item's kind; the older ones are of any."""
+    random = np.random.default_rng(0)
+    given = evidence(histories(*((2 * random.permutation(20)[:8] + user % 2).tolist() for user in range(200))), 40)
+    past = [[*random.permutation(40)[:7].tolist(), 2 * int(random.integers(20)) + user % 2] for user in range(300)]
+    wanted = [random.choice(np.setdiff1d(np.arange(user % 2, 40, 2), past[user]), 1).tolist() for user in range(300)]
+    history, want = (
+        from_pairs(np.repeat(np.arange(300), [len(row) for row in rows]), np.concatenate(rows), height=300)
+        for rows in (past, wanted)
+    )
+    by = linear.Asked(history=history, wanted=want, seen=history)
+    first = Settings(likeness=0.0, dim=32)
+    chosen = linear.choose(given, by, first, fixed=frozenset({"dim", "ridge", "damping"}), seed=0)
+    assert chosen.decay < 1
+    kept = linear.choose(given, by, first, fixed=frozenset({"dim", "ridge", "damping", "decay"}), seed=0)
+    assert kept == first
+    cut = linear.towers(given, linear.directions(given, first, seed=0), first)
+    weighed = np.zeros((300, 40), np.float32)
+    for user, row in enumerate(past):
+        np.add.at(weighed[user], row, 0.5 ** np.arange(7.0, -1.0, -1.0))
+    expected = metrics.ndcg(metrics.ranks(weighed @ cut.source, cut.target, want, history), want, k=10)
+    assert_allclose(linear.measure(cut, by, decay=0.5, k=10), expected)
 
 
 def test_features_weigh_more_where_the_histories_say_little() -> None:
