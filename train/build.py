@@ -57,7 +57,7 @@ def encoder(options: keys.Encoder, shape: EncoderShape) -> Encoder:
         return SeedMlp(options, shape)
     if isinstance(options, keys.CrossAttention):
         return CrossAttention(options, shape)
-    names = ("layers", "heads", "dropout", "attention_dropout", "short_cut", "decay")
+    names = ("layers", "heads", "dropout", "attention_dropout", "short_cut", "short_cut_items", "decay")
     own = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     return ENCODERS[options.name](dataclasses.replace(shape, **own))
 

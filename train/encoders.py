@@ -25,7 +25,8 @@ class EncoderShape:
 
     max_length: the longest history it will read. history: whether the tower has one.
     attention_dropout: of what a slot reads of others; as the rest if None.
-    short_cut: dropout of what the newest item adds to the state past the encoder, see `UserTower`; 1 for nothing.
+    short_cut: dropout of what the newest `short_cut_items` add to the state past the encoder, see `UserTower`; 1 for
+    nothing.
     decay: weight of an item beside that of the next newer one, where the encoder is a sum.
     """
 
@@ -37,6 +38,7 @@ class EncoderShape:
     history: bool = True
     attention_dropout: float | None = None
     short_cut: float = 1.0
+    short_cut_items: int = 1
     decay: float = 1.0
 
 

@@ -79,8 +79,9 @@ class Attention:
         None, "Dropout of the attention weights; as dropout by default.", low=0, below=1
     )
     short_cut: float | None = key(
-        None, "Dropout of the vector that the newest item adds past the attention; 1 adds none.", low=0, high=1
+        None, "Dropout of the vectors that the newest items add past the attention; 1 adds none.", low=0, high=1
     )
+    short_cut_items: int | None = key(None, "How many of the newest items add such a vector.", low=1, high=100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ LONG = 30  # items of a history, from where on what is read of it is dropped at 
 SHARP = 3.0  # times chance that items follow each other, from where on what follows the newest is worth learning apart
 POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
+NEWEST = 10  # items that have a short cut, where there are so many users; of few users it learns more by heart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ def resolve(config: Config, facts: Statistics) -> Config:
     user = model.user or _user_encoder(config, facts)
     if isinstance(user, keys.Attention) and user.short_cut is None:
         user = dataclasses.replace(user, short_cut=_short_cut(train, facts))
+    if isinstance(user, keys.Attention) and user.short_cut_items is None:
+        user = dataclasses.replace(user, short_cut_items=NEWEST if facts.users > MANY_USERS else 1)
     if isinstance(user, keys.Attention) and user.attention_dropout is None and user.dropout is None:
         user = dataclasses.replace(user, attention_dropout=0.0 if small and facts.mean_length >= LONG else None)
     closed = isinstance(user, keys.Sum) and _closed(config) and train.start in (None, "linear")

@@ -12,7 +12,6 @@ from train.dropout import Dropout
 from train.encoders import Encoder
 from train.features import Column, FeatureEmbedding, Inputs, trained_unit, unit
 
-NEWEST: Final = 10  # items of a history that have a short cut
 FADING: Final = 0.7  # of its weight, from an item to the next older one, to start with
 
 
@@ -57,8 +56,8 @@ class UserTower(nn.Module):
     tied to them, what each item adds to a user, learned as `source`.
 
     `successors` is a short cut past the encoder: what each of the newest items, or having none, adds to the state by
-    itself, at a weight for its age that is learned. The tied vectors can only generalise; these hold what followed
-    that one item (as the Markov chain does beside a user's taste in Rendle et al., WWW 2010, doi
+    itself, at a weight for its age that is learned where these are several. The tied vectors can only generalise; these
+    hold what followed that one item (as the Markov chain does beside a user's taste in Rendle et al., WWW 2010, doi
     10.1145/1772690.1772773). None where the encoder's shape wants none.
     """
 
@@ -86,7 +85,9 @@ class UserTower(nn.Module):
         self.successors = nn.Embedding(height, dim) if dropped < 1 else None
         if self.successors is not None:
             nn.init.zeros_(self.successors.weight)
-            self.successor_weights = nn.Parameter(FADING ** torch.arange(float(NEWEST)))  # by age
+            self.reach = encoder.shape.short_cut_items
+            weights = FADING ** torch.arange(float(self.reach))  # by age
+            self.successor_weights = nn.Parameter(weights, requires_grad=self.reach > 1)
         self.successors_dropout = Dropout(dropped)
         self.register_buffer("item_vectors", torch.zeros(height, dim))
 
@@ -117,22 +118,26 @@ class UserTower(nn.Module):
 
     def _followed(self, successors: nn.Embedding, rows: Tensor) -> Tensor:
         """The short cut at every slot, in training. rows: (batch, k), newest first. Returns (batch, 1 + k, dim)."""
-        own = self.successors_dropout(successors(nn.functional.pad(rows, (1, 0))))  # (batch, 1 + k, dim)
+        own: Tensor = self.successors_dropout(successors(nn.functional.pad(rows, (1, 0))))  # (batch, 1 + k, dim)
+        if self.reach == 1:
+            return own
         place = torch.arange(rows.shape[1], device=rows.device)
         age = place[None, :] - place[:, None]  # (slot, item), from the newest on
         weights = torch.cat([self.successor_weights, self.successor_weights.new_zeros(1)])
-        counted = nn.functional.embedding(torch.where((age >= 0) & (age < NEWEST), age, NEWEST), weights[:, None])
+        counted = nn.functional.embedding(
+            torch.where((age >= 0) & (age < self.reach), age, self.reach), weights[:, None]
+        )
         items = own[:, 1:] * (rows != 0)[:, :, None]
         return torch.cat([own[:, :1] * self.successor_weights[0], counted[:, :, 0] @ items], dim=1)
 
     def _followed_last(self, successors: nn.Embedding, rows: Tensor) -> Tensor:
         """The short cut after the newest item. rows: (batch, k), newest first, zeros after. Returns (batch, dim)."""
-        newest = nn.functional.pad(rows, (0, NEWEST))[:, :NEWEST]
+        newest = nn.functional.pad(rows, (0, self.reach))[:, : self.reach]
         # An item that joined the table of histories after training has no successors of its own.
         known = torch.where(newest < successors.num_embeddings, newest, UNKNOWN)
         # Having no history is what row 0 stands for, and so it counts where it is first.
         there = torch.cat([torch.ones_like(newest[:, :1]), newest[:, 1:]], dim=1) != 0
-        weight = there.to(self.successor_weights.dtype) * self.successor_weights  # (batch, NEWEST)
+        weight = there.to(self.successor_weights.dtype) * self.successor_weights  # (batch, reach)
         added: Tensor = rearrange(rearrange(weight, "b n -> b 1 n") @ successors(known), "b 1 d -> b d")
         return added
 

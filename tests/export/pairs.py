@@ -77,7 +77,9 @@ def columns(side: Side) -> list[Column]:
 def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, objective: str = "softmax") -> Pair:
     """Towers with every weight moved away from its first value, so that none is zero by chance."""
     torch.manual_seed(seed)
-    shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.1, max_length=MAX_LENGTH, short_cut=0.6, decay=0.8)
+    shape = EncoderShape(
+        dim=DIM, layers=layers, heads=2, dropout=0.1, max_length=MAX_LENGTH, short_cut=0.6, short_cut_items=3, decay=0.8
+    )
     item = ItemTower(columns("item"), dim=DIM, id_column="item_id", feature_dropout=0.1).eval()
     user = UserTower(columns("user"), dim=DIM, encoder=ENCODERS[encoder](shape), feature_dropout=0.1).eval()
     with torch.no_grad():

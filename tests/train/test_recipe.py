@@ -67,6 +67,17 @@ def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> Non
     assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, keys.Sum)
 
 
+def test_of_few_users_the_newest_item_alone_has_a_short_cut(planted: Path) -> None:
+    def items(*overrides: str, users: int) -> int | None:
+        user = resolved(planted, *overrides, users=users).model.user
+        assert isinstance(user, keys.Attention)
+        return user.short_cut_items
+
+    assert items(users=600) == 1
+    assert items(users=20_000) == 10
+    assert items('model.user.encoder="attention"', "model.user.short_cut_items=3", users=600) == 3
+
+
 def test_attention_drops_nothing_of_long_histories_in_small_catalogues(planted: Path) -> None:
     def dropout(*overrides: str, items: int = 2_000, length: int = 100) -> float | None:
         user = resolved(planted, *overrides, items=items, users=1_000, interactions=1_000 * length).model.user

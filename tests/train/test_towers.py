@@ -8,7 +8,7 @@ from torch.nn import functional
 from train import features
 from train.encoders import ENCODERS, EncoderShape
 from train.features import CategoriesEmbedding, Column, FeatureEmbedding, trained_unit, unit
-from train.towers import NEWEST, ItemTower, UserTower, in_blocks
+from train.towers import ItemTower, UserTower, in_blocks
 
 DIM = 16
 USER_COLUMNS = (
@@ -25,9 +25,18 @@ ITEM_COLUMNS = (
 )
 
 
-def user_tower(encoder: str, *, layers: int = 2, short_cut: float = 1.0) -> UserTower:
+def user_tower(encoder: str, *, layers: int = 2, short_cut: float = 1.0, short_cut_items: int = 3) -> UserTower:
     torch.manual_seed(0)
-    shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.3, max_length=6, short_cut=short_cut, decay=0.8)
+    shape = EncoderShape(
+        dim=DIM,
+        layers=layers,
+        heads=2,
+        dropout=0.3,
+        max_length=6,
+        short_cut=short_cut,
+        short_cut_items=short_cut_items,
+        decay=0.8,
+    )
     tower = UserTower(USER_COLUMNS, dim=DIM, encoder=ENCODERS[encoder](shape)).eval()
     for weight in tower.parameters():
         nn.init.normal_(weight, std=0.3)  # nothing may hold only because a weight starts at zero
@@ -99,8 +108,6 @@ def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str,
 def test_the_newest_items_have_a_short_cut_and_having_none_has_one() -> None:
     tower, batch = user_tower("attention", short_cut=0.5), users()
     assert tower.successors is not None
-    batch["past"] = functional.pad(batch["past"], (0, NEWEST))
-    batch["past"][2, NEWEST] = 6  # one too old
     weights = tower.successor_weights
 
     def changed(row: int) -> list[bool]:
@@ -112,11 +119,25 @@ def test_the_newest_items_have_a_short_cut_and_having_none_has_one() -> None:
 
     assert changed(5) == [True, False, False, False]
     assert changed(4) == [True, False, False, False]  # read second
-    assert changed(6) == [False] * 4
+    assert changed(11) == [False, False, True, False]  # read third
+    assert changed(3) == [True, False, False, False]  # third by the first, fourth by the third
     assert changed(0) == [False, True, False, False]
     with torch.no_grad():
         weights[1] = 0.0
     assert changed(4) == [False] * 4
+
+
+def test_one_item_may_be_all_that_has_a_short_cut() -> None:
+    tower, batch = user_tower("attention", short_cut=0.5, short_cut_items=1), users()
+    assert tower.successors is not None
+    assert not tower.successor_weights.requires_grad
+    before = tower(batch)
+    with torch.no_grad():
+        tower.successors.weight[4] += 1.0  # read second by the first user, newest by nobody
+        torch.testing.assert_close(tower(batch), before, atol=0, rtol=0)
+        tower.successors.weight[5] += 1.0
+    changed = (tower(batch) - before).abs().max(dim=-1).values > 1e-3
+    assert changed.tolist() == [True, False, False, False]
 
 
 def test_an_item_that_joined_later_has_the_short_cut_of_the_unknown() -> None:
