@@ -62,6 +62,7 @@ class UserTower(nn.Module):
     """
 
     item_vectors: Tensor
+    successor_weights: Tensor
 
     def __init__(
         self,
@@ -87,7 +88,10 @@ class UserTower(nn.Module):
             nn.init.zeros_(self.successors.weight)
             self.reach = encoder.shape.short_cut_items
             weights = FADING ** torch.arange(float(self.reach))  # by age
-            self.successor_weights = nn.Parameter(weights, requires_grad=self.reach > 1)
+            if self.reach > 1:
+                self.successor_weights = nn.Parameter(weights)
+            else:  # what it adds has a scale of its own
+                self.register_buffer("successor_weights", weights, persistent=False)
         self.successors_dropout = Dropout(dropped)
         self.register_buffer("item_vectors", torch.zeros(height, dim))
 
