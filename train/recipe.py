@@ -10,6 +10,7 @@ from retrieval.errors import ConfigError
 from train import keys
 from train.config import Config
 from train.dataset import Dataset
+from train.order import SURE
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
@@ -18,7 +19,7 @@ LONG = 30  # items of a history, from where on what is read of it is dropped at 
 SHARP = 3.0  # times chance that items follow each other, from where on what follows the newest is worth learning apart
 POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
-NEWEST = 10  # items that have a short cut, where there are so many users; of few users it learns more by heart
+NEWEST = 10  # items that have a short cut, where there are so many users, and one tells as much as another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
     if isinstance(user, keys.Attention) and user.short_cut is None:
         user = dataclasses.replace(user, short_cut=_short_cut(train, facts))
     if isinstance(user, keys.Attention) and user.short_cut_items is None:
-        user = dataclasses.replace(user, short_cut_items=NEWEST if facts.users > MANY_USERS else 1)
+        user = dataclasses.replace(user, short_cut_items=_short_cut_items(facts))
     if isinstance(user, keys.Attention) and user.attention_dropout is None and user.dropout is None:
         user = dataclasses.replace(user, attention_dropout=0.0 if small and facts.mean_length >= LONG else None)
     closed = isinstance(user, keys.Sum) and _closed(config) and train.start in (None, "linear")
@@ -131,6 +132,12 @@ def _short_cut(train: keys.Train, facts: Statistics) -> float:
     """
     dull = facts.items <= FULL_SOFTMAX and (facts.repeats or 0.0) < SHARP
     return 1.0 if train.objective == "rating" or dull else 0.6
+
+
+def _short_cut_items(facts: Statistics) -> int:
+    """Several where what is near says more than what is last, as in baskets; of few users that is learned by heart."""
+    near = facts.repeats is not None and facts.repeats < SURE
+    return NEWEST if near and facts.users > MANY_USERS else 1
 
 
 def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:

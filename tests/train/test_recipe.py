@@ -67,14 +67,16 @@ def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> Non
     assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, keys.Sum)
 
 
-def test_of_few_users_the_newest_item_alone_has_a_short_cut(planted: Path) -> None:
-    def items(*overrides: str, users: int) -> int | None:
-        user = resolved(planted, *overrides, users=users).model.user
+def test_several_items_have_a_short_cut_where_many_users_have_them_in_no_sharp_order(planted: Path) -> None:
+    def items(*overrides: str, users: int = 20_000, repeats: float | None = 1.9) -> int | None:
+        user = resolved(planted, *overrides, users=users, repeats=repeats).model.user
         assert isinstance(user, keys.Attention)
         return user.short_cut_items
 
+    assert items() == 10
     assert items(users=600) == 1
-    assert items(users=20_000) == 10
+    assert items(repeats=3.7) == 1
+    assert items(repeats=None) == 1
     assert items('model.user.encoder="attention"', "model.user.short_cut_items=3", users=600) == 3
 
 
