@@ -306,6 +306,11 @@ def _summary(module: Module, trainer: lightning.Trainer, plan: _Plan, *, refit: 
 
 def _peak_memory_bytes() -> int:
     """The most memory this process held so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux `ru_maxrss` begins with what the process that started this one held
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        if line is not None:
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
