@@ -285,9 +285,8 @@ class Sum(Encoder):
         added = history * rearrange(mask.to(history.dtype), "b k -> b k 1")
         place = torch.arange(history.shape[1], device=history.device)
         age = place[None, :] - place[:, None]  # (slot, item)
-        total = (
-            torch.where(age >= 0, self.weight[age.clamp(0, self.shape.max_length - 1)], 0.0) @ added
-        )  # from the oldest up to each slot
+        counted = torch.where(age >= 0, self.weight[age.clamp(0, self.shape.max_length - 1)], 0.0)
+        total = counted @ added  # from the oldest item up to each slot
         states = torch.cat([torch.zeros_like(profile)[:, None], total], dim=1) + rearrange(profile, "b d -> b 1 d")
         dropped: Tensor = self.dropout(states)
         return dropped
