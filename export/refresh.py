@@ -83,19 +83,28 @@ def _append(model: onnx.ModelProto, name: str, ids: list[str], vectors: Vectors)
 
 
 def _append_rows(model: onnx.ModelProto, vectors: Vectors) -> int:
-    """Append vectors to the table as it is stored. Returns its height before."""
+    """Append vectors to the table as it is stored, or, of towers side by side, each part to its own.
+
+    Returns its height before.
+    """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = [name for name in tensors if name.removesuffix("/int8").endswith(TABLE)]
-    if len(found) != 1:
-        raise ExportError(f"the user tower has {len(found)} tables of item vectors, expected one; export it again")
-    table = tensors[found[0]]
-    height = int(table.dims[0])
-    if table.data_type == TensorProto.INT8:
-        rows, scales = int8_rows(vectors)
-        _extend(table, rows)
-        _extend(tensors[found[0].removesuffix("/int8") + "/scale"], scales)
-    else:
-        _extend(table, vectors)
+    found = sorted(name for name in tensors if name.removesuffix("/int8").endswith(TABLE))  # in the order of the parts
+    widths = [int(tensors[name].dims[1]) for name in found]
+    if sum(widths) != vectors.shape[1]:
+        raise ExportError(
+            f"the user tower has tables of item vectors of lengths {widths}, expected {vectors.shape[1]} in all; "
+            "export it again"
+        )
+    heights = {int(tensors[name].dims[0]) for name in found}
+    for name, part in zip(found, np.split(vectors, np.cumsum(widths)[:-1], axis=1), strict=True):
+        rows = part / np.linalg.norm(part, axis=1, keepdims=True)  # histories read what is not weighed by its share
+        if tensors[name].data_type == TensorProto.INT8:
+            whole, scales = int8_rows(rows)
+            _extend(tensors[name], whole)
+            _extend(tensors[name.removesuffix("/int8") + "/scale"], scales)
+        else:
+            _extend(tensors[name], rows)
+    (height,) = heights
     return height
 
 

@@ -1,7 +1,6 @@
 """Checkpoint: what passes from `train` to `export`, and no further."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +9,11 @@ import torch
 
 from retrieval.errors import TrainError
 from retrieval.prepared import CONFIG, SUMMARY, TRAINING
+from train import beside
+from train.beside import SideBySide
 from train.build import frequency, pair
 from train.config import Config
 from train.dataset import PREPROCESS_NAME
-from train.pair import Pair
 from train.preprocess import Preprocess
 from train.towers import ItemTower, UserTower
 
@@ -28,8 +28,8 @@ class Trained:
     config: resolved, nothing left open. facts: `summary.json`.
     """
 
-    user_tower: UserTower
-    item_tower: ItemTower
+    user_tower: UserTower | SideBySide
+    item_tower: ItemTower | SideBySide
     preprocess: Preprocess
     config: Config
     facts: dict[str, Any]
@@ -42,20 +42,25 @@ def load(folder: Path) -> Trained:
         raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
     config = Config.from_dict(_json(training / CONFIG), source=str(training / CONFIG))
     preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
-    weights = read(training / BEST_NAME)["state_dict"]
+    content = read(training / BEST_NAME)
     trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
+    share = config.model.linear.share
+    other = beside.pair(config, preprocess) if share else None
     try:
-        trained.load_state_dict(weights)
+        trained.load_state_dict(content["state_dict"])
+        if other is not None:
+            other.load_state_dict(content.get("beside", {}))
     except RuntimeError as error:
         raise TrainError(
             f"{training / BEST_NAME}: not the towers of {CONFIG} beside it ({error}); train again"
         ) from error
-    trained = trained.cpu().float().eval()
-    for weight in trained.parameters():
-        weight.requires_grad_(False)
+    user_tower: UserTower | SideBySide = trained.user_tower
+    item_tower: ItemTower | SideBySide = trained.item_tower
+    if share and other is not None:
+        user_tower, item_tower = beside.towers(trained, other, share=share)
     return Trained(
-        user_tower=trained.user_tower,
-        item_tower=trained.item_tower,
+        user_tower=user_tower.cpu().float().eval().requires_grad_(requires_grad=False),
+        item_tower=item_tower.cpu().float().eval().requires_grad_(requires_grad=False),
         preprocess=preprocess,
         config=config,
         facts=_json(training / SUMMARY),
@@ -75,9 +80,9 @@ def strip(path: Path) -> bool:
     return bool(weights)
 
 
-def write(path: Path, towers: Pair, *, settled: Mapping[str, Any]) -> None:
-    """Leave these towers in place of a stripped checkpoint. settled: what `settle.finish` says of them."""
-    torch.save({"state_dict": towers.state_dict(), "settled": dict(settled)}, path)
+def add(path: Path, **content: Any) -> None:
+    """Put something into a stripped checkpoint, in place of what stands there by that name."""
+    torch.save(read(path) | content, path)
 
 
 def read(path: Path) -> dict[str, Any]:

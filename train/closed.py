@@ -26,29 +26,36 @@ class Form:
         self._asked = linear.Asked(data.truth.history, data.truth.wanted, data.truth.seen)
         # Where nothing came before anything, there is no age.
         self._fixed = frozenset(known) | (frozenset() if data.has_ages else {"decay"})
+        self._made: tuple[linear.Settings, linear.Factors] | None = None
+
+    def first(self) -> linear.Settings:
+        """The settings that are known, and for the rest those that did well on many kinds of data."""
+        return linear.start(self._evidence)._replace(**self._known)
 
     def choose(self) -> linear.Settings:
         """Find on validation what is not known of the settings."""
         started = time.monotonic()
         items = self._evidence.taken.shape[1]
         note(f"linear start: a closed form of {items:,} items, its settings tried on validation")
-        first = linear.start(self._evidence)._replace(**self._known)
-        found = linear.choose(self._evidence, self._asked, first, fixed=self._fixed, seed=self._seed)
+        found = linear.choose(self._evidence, self._asked, self.first(), fixed=self._fixed, seed=self._seed)
         told = ", ".join(f"{name} {value:g}" for name, value in found._asdict().items())
         note(f"linear start: {told}, in {time.monotonic() - started:.0f} s")
         return found
 
     def ndcg(self, settings: linear.Settings, *, k: int) -> float:
         """What validation finds of it: the mean NDCG@k of its users."""
-        found = linear.measure(self._factors(settings), self._asked, decay=settings.decay, k=k)
+        found = linear.measure(self.factors(settings), self._asked, decay=settings.decay, k=k)
         return float(found.mean())
 
     def begin(self, pair: Pair, settings: linear.Settings) -> None:
         """Make the pair the closed form."""
-        start_linear(pair, self._factors(settings), self._data.users, self._data.items, self._data.histories)
+        start_linear(pair, self.factors(settings), self._data.users, self._data.items, self._data.histories)
 
-    def _factors(self, settings: linear.Settings) -> linear.Factors:
-        return linear.factors(self._evidence, settings, seed=self._seed)
+    def factors(self, settings: linear.Settings) -> linear.Factors:
+        """What items add, and what they are found by; the last ones are kept."""
+        if self._made is None or self._made[0] != settings:
+            self._made = settings, linear.factors(self._evidence, settings, seed=self._seed)
+        return self._made[1]
 
 
 def chosen(config: Config) -> dict[str, Any]:

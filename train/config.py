@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from retrieval import prepared
 from retrieval.errors import ConfigError, nearest
 from retrieval.schema import KINDS, SIDES, Feature, Side
 from train.keys import (
@@ -19,6 +20,7 @@ from train.keys import (
     CrossAttention,
     Data,
     Encoder,
+    Linear,
     Model,
     RollingAttention,
     SeedAttention,
@@ -70,6 +72,11 @@ class Config:
             "model": model,
             "train": dataclasses.asdict(self.train),
         }
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder that exists, as `from_dict` reads it."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        (folder / prepared.CONFIG).write_text(text, encoding="utf-8")
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], *, source: str = "config.json") -> "Config":
@@ -282,7 +289,7 @@ def _feature(side: Side, name: str, raw: Any, where: _Where) -> Feature:
 
 
 def _model(raw: Mapping[str, Any], where: _Where) -> Model:
-    rest = {word: value for word, value in raw.items() if word not in ("encoder", *SIDES)}
+    rest = {word: value for word, value in raw.items() if word not in ("encoder", "linear", *SIDES)}
     known = [f.name for f in dataclasses.fields(Model)] + ["encoder"]
     for word in rest:
         if word not in known:
@@ -308,7 +315,10 @@ def _model(raw: Mapping[str, Any], where: _Where) -> Model:
     heads = user.heads if isinstance(user, Attention) and user.heads is not None else model.heads
     if isinstance(user, Attention | None) and heads is not None and model.dim is not None and model.dim % heads:
         raise ConfigError(f"{where.at('model.heads')}: {heads} heads do not divide dim = {model.dim}")
-    return dataclasses.replace(model, user=user, item=item)
+    beside = raw.get("linear", {})
+    if not isinstance(beside, dict):
+        raise ConfigError(f"{where.at('model.linear')} is {_shown(beside)}, expected a table: [model.linear]")
+    return dataclasses.replace(model, user=user, item=item, linear=_section(Linear, beside, "model.linear", where))
 
 
 def _encoder_class(name: Any, at: str) -> type[Encoder]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from retrieval.schema import SIDES, Feature, Side
-from train.keys import ENCODERS, Data, Model, Split, Train
+from train.keys import ENCODERS, Data, Linear, Model, Split, Train
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COLUMN: Final = 40  # where the comment of a key begins
@@ -39,7 +39,8 @@ def render(
     lines += ["", "[split]", *_keys(Split, split or {})]
     model = model or {}
     tables = {side: model[side] for side in SIDES if side in model}
-    lines += ["", "[model]", *_keys(Model, {name: value for name, value in model.items() if name not in tables})]
+    rest = {name: value for name, value in model.items() if name not in (*tables, "linear")}
+    lines += ["", "[model]", *_keys(Model, rest)]
     if not tables:
         lines.append(
             _line('# encoder = "attention"', "Or " + ", ".join(name for name in ENCODERS if name != "attention") + ".")
@@ -48,6 +49,7 @@ def render(
         lines += ["", f"[model.{side}]", f"encoder = {_value(table['encoder'])}"]
         rest = {name: value for name, value in table.items() if name != "encoder"}
         lines += _keys(ENCODERS[table["encoder"]], rest)
+    lines += ["", "[model.linear]", *_keys(Linear, model.get("linear", {}))]
     lines += ["", "[train]", *_keys(Train, train or {}), ""]
     return "\n".join(lines)
 
@@ -97,7 +99,13 @@ def _value(value: Any) -> str:
 
 def reference() -> str:
     """Every section and key as tables in Markdown: what docs/data.md holds."""
-    sections: dict[str, type[Any]] = {"data": Data, "split": Split, "model": Model, "train": Train}
+    sections: dict[str, type[Any]] = {
+        "data": Data,
+        "split": Split,
+        "model": Model,
+        "model.linear": Linear,
+        "train": Train,
+    }
     parts = [f"### [{name}]\n\n{_reference_table(cls)}" for name, cls in sections.items()]
     lines = ["### Encoders: `encoder` in [model] for both towers, in [model.user] and [model.item] for each", ""]
     for name, encoder in ENCODERS.items():

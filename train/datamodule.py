@@ -157,7 +157,7 @@ class DataModule(lightning.LightningDataModule):
         # By length, so that a block is hardly padded: where most histories are short, a third of the time.
         self.asked = np.argsort(self.truth.history.lengths, kind="stable")
         self.ratings = held_out_ratings(dataset, self.truth) if config.train.objective == "rating" else None
-        self.limits = dataset.preprocess.values
+        self.preprocess = dataset.preprocess
 
     @property
     def epoch(self) -> int:

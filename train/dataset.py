@@ -67,9 +67,7 @@ class Dataset:
 
     def save(self, folder: Path) -> None:
         """Write config, tables and preprocess into a folder that exists: what evaluation and export read."""
-        (folder / prepared.CONFIG).write_text(
-            json.dumps(self.config.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+        self.config.save(folder)
         (folder / PREPROCESS_NAME).write_text(
             json.dumps(self.preprocess.to_json(), ensure_ascii=False), encoding="utf-8"
         )

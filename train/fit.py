@@ -22,7 +22,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from retrieval import prepared
 from retrieval.console import note
 from retrieval.errors import TrainError
-from train import build, checkpoint, closed, initial, recipe, settle
+from train import build, checkpoint, closed, initial, recipe, settle, share
 from train.config import Config
 from train.counts import follows, near, together
 from train.datamodule import DataModule
@@ -68,6 +68,8 @@ def fit(
             "are tried as sequences and as sets"
         )
         sets = _plan(as_sets(dataset, config), None)
+        if sets.form is not None and plan.beside is not None:
+            plan = plan._replace(beside=plan.beside.tuned(closed.settings(sets.config), config))
     done = _train(plan, out, resume=resume, previous=previous, watching=callbacks)
     if sets is not None and sets.form is not None:
         as_sequences, as_set = done.summary["best"]["ndcg@10"], sets.form.ndcg(closed.settings(sets.config), k=10)
@@ -89,13 +91,17 @@ def fit(
 
 
 class _Plan(NamedTuple):
-    """What is trained. config: resolved. form: the closed form to start from, if it is that."""
+    """What is trained. config: resolved. form: the closed form to start from, if it is that.
+
+    beside: what may have a share of the score.
+    """
 
     dataset: Dataset
     config: Config
     facts: recipe.Statistics
     data: DataModule
     form: closed.Form | None
+    beside: share.Beside | None
 
 
 def _plan(dataset: Dataset, previous: Previous | None) -> _Plan:
@@ -111,7 +117,10 @@ def _plan(dataset: Dataset, previous: Previous | None) -> _Plan:
     if previous is not None:
         resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=previous.epochs))
     data.config = resolved
-    return _Plan(dataset, resolved, facts, data, form)
+    wanted = None
+    if resolved.model.linear.share != 0:
+        wanted = share.wanted(data) if previous is None else previous.beside(data)
+    return _Plan(dataset, resolved, facts, data, form, wanted)
 
 
 class _Done(NamedTuple):
@@ -134,10 +143,15 @@ def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, w
     # A closed form has seen to new items; ratings are no ranking. What was settled before is not settled twice.
     if checkpoint.strip(best) and chosen and train.start != "linear" and train.objective != "rating":
         settle.finish(best, module, unknown=unknown)
+    trained = time.monotonic()
+    if plan.beside is not None:
+        plan = plan._replace(config=share.finish(best, module, plan.config, plan.beside))
+        plan.config.save(work)
     summary = _summary(module, trainer, plan, refit=previous is not None)
-    settled = checkpoint.read(best).get("settled", {})
-    summary["best"] |= settled.get("measured", {})
-    summary["unknown"] = settled.get("unknown")
+    summary["seconds_to_best"] += time.monotonic() - trained
+    kept = checkpoint.read(best)
+    summary["best"] |= kept.get("measured", {})
+    summary["unknown"] = kept.get("unknown")
     if previous is not None:
         summary["refitted_from"] = previous.measured()
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)

@@ -167,15 +167,37 @@ ENCODERS: Final[Mapping[str, type[Encoder]]] = {cls.name: cls for cls in typing.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """The two towers. `user` and `item` are the tables [model.user] and [model.item], or `encoder` for both."""
+class Linear:
+    """EASE in closed form, beside an encoder of sequences: vectors of both, one after the other."""
 
-    dim: int | None = key(None, "Length of a vector.", low=1, high=4096)
+    share: float | None = key(
+        None,
+        "Share of the score that EASE in closed form has beside the encoder, 0 for none; chosen on validation where no "
+        "encoder of the user and no model.dim are named, else 0.",
+        low=0,
+        below=1,
+    )
+    dim: int | None = key(None, "Length of its part of a vector.", low=2, high=4096)
+    ridge: float | None = key(None, "Ridge of the regression.", above=0)
+    likeness: float | None = key(None, "Weight of the items' features beside the interactions.", low=0)
+    damping: float | None = key(None, "An item weighs users ** -damping in a history.", low=0, high=1)
+    decay: float | None = key(None, "Weight of an item beside that of the next newer one.", above=0, high=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The two towers. `user` and `item` are the tables [model.user] and [model.item], or `encoder` for both.
+
+    `linear` is the table [model.linear].
+    """
+
+    dim: int | None = key(None, "Length of a vector, beside the part that [model.linear] has.", low=1, high=4096)
     layers: int | None = key(None, "Blocks of the user tower.", low=1, high=12)
     heads: int | None = key(None, "Attention heads of the user tower.", low=1, high=64)
     dropout: float | None = key(None, "Share of activations dropped while training.", low=0, below=1)
     user: Encoder | None = None
     item: Encoder | None = None
+    linear: Linear = Linear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

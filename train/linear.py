@@ -213,12 +213,16 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
 
 def measure(cut: Factors, asked: Asked, *, decay: float, k: int) -> npt.NDArray[np.float64]:
     """NDCG@k of every user by two towers. decay: see `Settings`."""
-    weight = np.float32(decay) ** asked.history.ages().astype(np.float32)
-    history = sparse.csr_array(
-        (weight, asked.history.indices, asked.history.indptr), shape=(asked.history.height, len(cut.source))
-    )
-    ranks = metrics.ranks(history @ cut.source, cut.target, asked.wanted, asked.seen)
+    ranks = metrics.ranks(users(cut, asked.history, decay=decay), cut.target, asked.wanted, asked.seen)
     return metrics.ndcg(ranks, asked.wanted, k=k)
+
+
+def users(cut: Factors, history: CSR, *, decay: float) -> npt.NDArray[np.float32]:
+    """What histories add up to: (users, dim), of any length. history: items, oldest first."""
+    weight = np.float32(decay) ** history.ages().astype(np.float32)
+    shape = history.height, len(cut.source)
+    added: npt.NDArray[np.float32] = sparse.csr_array((weight, history.indices, history.indptr), shape) @ cut.source
+    return added
 
 
 class _Trials:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from train.progress import tell
 FORGOTTEN = 0.5  # of the short cut in an epoch: what followed an item once, and is not seen again, fades
 WARM_UP = 10  # steps in which the learning rate rises: Adam's second moments are noise before
 K = 10  # what validation cuts at
+
+Vectors = npt.NDArray[np.float32]
 
 
 class Module(lightning.LightningModule):
@@ -90,37 +93,44 @@ class Module(lightning.LightningModule):
         self._vectors.append(self.average.user_tower(batch))
 
     def on_validation_epoch_end(self) -> None:
-        measured = self._ranked()
+        measured = self.ranked(self._in_order(self._vectors), self._item_vectors.float().cpu().numpy())
         self.log_dict(measured)
         self._finish_epoch(measured)
 
     @torch.no_grad()
+    def embedded(self, pair: Pair) -> tuple[Vectors, Vectors]:
+        """What a pair on the CPU makes of the validated users, in the order of `Truth.users`, and of the catalogue."""
+        items = pair.freeze_items(self.data.items).numpy()
+        return self._in_order([pair.user_tower(block) for block in self.data.val_dataloader()]), items
+
     def validated(self) -> dict[str, float]:
         """What validation says of the average as it is, asked after training, on the CPU."""
-        self.items = self.data.items
-        self.on_validation_epoch_start()
-        for number, block in enumerate(self.data.val_dataloader()):
-            self.validation_step(block, number)
-        return self._ranked()
+        return self.ranked(*self.embedded(self.average))
 
     def on_train_epoch_end(self) -> None:
         if not len(self.data.truth.users):
             self.average.freeze_items(self.items)
             self._finish_epoch({})
 
-    def _ranked(self) -> dict[str, float]:
-        """Recall and NDCG of the whole catalogue on the validated users; with ratings to fit, how far off they are."""
-        truth = self.data.truth
-        vectors = torch.cat(self._vectors).float().cpu().numpy()
+    def _in_order(self, blocks: list[Tensor]) -> Vectors:
+        """The vectors that blocks of validated users were given, in the order of `Truth.users`."""
+        vectors = torch.cat(blocks).float().cpu().numpy()
         users = np.empty_like(vectors)
         users[self.data.asked] = vectors
-        items = self._item_vectors.float().cpu().numpy()
+        return users
+
+    def ranked(self, users: Vectors, items: Vectors) -> dict[str, float]:
+        """Recall and NDCG of the whole catalogue on the validated users; with ratings to fit, how far off they are.
+
+        users: (n, dim) in the order of `Truth.users`. items: (catalogue, dim).
+        """
+        truth = self.data.truth
         ranks = metrics.ranks(users, items, truth.wanted, truth.seen)
         measured = {
             f"{name}@{K}": float(np.nanmean(metric(ranks, truth.wanted, k=K)))
             for name, metric in (("recall", metrics.recall), ("ndcg", metrics.ndcg))
         }
-        asked, limits = self.data.ratings, self.data.limits
+        asked, limits = self.data.ratings, self.data.preprocess.values
         if asked is not None and limits is not None and len(asked.values):
             scores = (users[asked.users] * items[asked.items]).sum(axis=1)
             predicted = ratings.stars(scores, low=limits.low, high=limits.high)

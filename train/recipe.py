@@ -10,7 +10,7 @@ from retrieval.errors import ConfigError
 from train import keys
 from train.config import Config
 from train.dataset import Dataset
-from train.order import SURE
+from train.order import SOFTMAX, SURE
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
@@ -87,6 +87,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
             dropout=(0.3 if dim < 128 or facts.ordered else 0.4) if model.dropout is None else model.dropout,
             user=user,
             item=model.item or keys.Mean(),
+            linear=model.linear if beside(config, facts) and not closed else keys.Linear(share=0.0),
         ),
         train=dataclasses.replace(
             train,
@@ -107,6 +108,23 @@ def resolve(config: Config, facts: Statistics) -> Config:
             id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
         ),
     )
+
+
+def beside(config: Config, facts: Statistics) -> bool:
+    """Whether a closed form may stand beside an encoder of sequences.
+
+    Raises ConfigError where the config wants it and it cannot be.
+    """
+    share = config.model.linear.share
+    if share is None:
+        free = config.model.user is None and config.model.dim is None and config.data.negative is None
+        return free and facts.ordered and _closed(config) and config.train.objective in SOFTMAX
+    if share and not _closed(config):
+        raise ConfigError(
+            f"{config.source}: model.linear.share = {share:g} needs a history, the item's id, as a category, among its "
+            "features, and an objective that ranks; set it to 0"
+        )
+    return share > 0
 
 
 def _between(low: int, value: int, high: int) -> int:
@@ -150,7 +168,7 @@ def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:
 
 def _closed_epochs(config: Config) -> int:
     """The first epoch is the closed form itself, which knows neither another objective nor what was not chosen."""
-    return 1 if config.train.objective in (None, "softmax", "sampled-softmax") and config.data.negative is None else 5
+    return 1 if config.train.objective in SOFTMAX and config.data.negative is None else 5
 
 
 def _closed(config: Config) -> bool:

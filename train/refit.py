@@ -7,9 +7,11 @@ from typing import Any, Final, cast
 from retrieval.bundle import SCHEMA_NAME
 from retrieval.errors import TrainError
 from retrieval.prepared import SUMMARY, TRAINING
-from train import closed, linear
+from train import beside, closed, linear, share
 from train.config import Config
+from train.datamodule import DataModule
 from train.order import Order
+from train.share import Beside
 
 METRICS_NAME: Final = "metrics.json"
 
@@ -41,6 +43,13 @@ class Previous:
         """The settings of the closed form that its validation chose; what the config names goes before."""
         kept = Config.from_dict(config.to_dict() | self._summary["recipe"])
         return linear.Settings()._replace(**closed.chosen(kept) | closed.chosen(config))
+
+    def beside(self, data: DataModule) -> Beside:
+        """What it put beside its towers; what the config names goes before."""
+        asked = share.wanted(data)
+        kept = Config.from_dict(data.config.to_dict() | self._summary["recipe"])
+        settings = asked.settings._replace(**beside.named(kept) | beside.named(data.config))
+        return Beside(asked.form, settings, kept.model.linear.share if asked.share is None else asked.share)
 
     def measured(self) -> dict[str, Any] | None:
         """What evaluation found of it; None if it was not evaluated."""

@@ -50,16 +50,15 @@ def finish(path: Path, module: Module, *, unknown: float | None) -> None:
         put(share)
         return module.validated()
 
+    found: dict[str, float] = {}
     if unknown is None:
         unknown = choose(lambda share: measured(share)["ndcg@10"], as_trained)
         if unknown is None:
             return
-        settled = {"unknown": unknown, "measured": measured(unknown)}
-    else:
-        settled = {"unknown": unknown}
+        found = measured(unknown)
     put(unknown)
     pair.freeze_items(data.items)
-    checkpoint.write(path, pair, settled=settled)
+    checkpoint.add(path, state_dict=pair.state_dict(), unknown=unknown, measured=found)
 
 
 def choose(measured: Callable[[float], float], as_trained: float) -> float | None:

@@ -14,6 +14,7 @@ from export.samples import Sampler
 from retrieval.records import Batch
 from retrieval.schema import SIDES, Feature, Side
 from retrieval.vocabulary import FIRST, Vocabulary
+from train.beside import SideBySide
 from train.config import Config
 from train.encoders import ENCODERS, EncoderShape
 from train.features import Column
@@ -51,8 +52,8 @@ NUMBERS: dict[Side, dict[str, tuple[float, float]]] = {"user": {"age": (35.0, 12
 class Pair:
     """What export takes of a checkpoint."""
 
-    user_tower: UserTower
-    item_tower: ItemTower
+    user_tower: UserTower | SideBySide
+    item_tower: ItemTower | SideBySide
     preprocess: Preprocess
     config: Config
     facts: dict[str, Any]

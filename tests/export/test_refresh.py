@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from export.pair import export_towers
 from export.parity import session_of
 from export.precision import PRECISIONS, Precision
 from export.refresh import refresh_history
@@ -21,7 +23,9 @@ from retrieval.live import add_items
 from retrieval.publish import publishing
 from retrieval.records import batch_of
 from retrieval.tower import Tower
-from tests.export.pairs import DIM, ITEM, ITEMS, Pair, sampler
+from tests.export.pairs import DIM, ITEM, ITEMS, Pair, make_pair, sampler, write_training
+from train.beside import SideBySide
+from train.towers import UserTower
 
 NEW: list[dict[str, Any]] = [
     {"item_id": "brand-new", "title": "Brand new", "year": 2001.0, "genres": ["film noir"], "poster": [1.0] * 5},
@@ -44,7 +48,7 @@ def grown(bundle: Path, folder: Path) -> Path:
 
 def vectors(folder: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     bundle = Bundle.open(folder)
-    tower = Tower(bundle.file("user_tower.onnx"), bundle.schema.user, dim=DIM, pair_id=bundle.pair_id)
+    tower = Tower(bundle.file("user_tower.onnx"), bundle.schema.user, dim=bundle.schema.dim, pair_id=bundle.pair_id)
     return tower.embed([{"history": history} for history in HISTORIES])
 
 
@@ -72,6 +76,7 @@ def by_torch(pair: Pair, folder: Path) -> np.ndarray[tuple[int, ...], np.dtype[n
     batch = batch_of(ITEM, [{name: entry[name] for name in entry if name != "title"} for entry in NEW])
     rows = {name: torch.from_numpy(array) for name, array in pair.preprocess.encode("item", batch).items()}
     user = pair.user_tower
+    assert isinstance(user, UserTower)
     table = user.item_vectors
     position = {**{text: row for row, text in enumerate(ITEMS.ids, start=2)}, "brand-new": len(ITEMS)}
     position["新しい"] = len(ITEMS) + 1
@@ -100,3 +105,25 @@ def test_the_single_file_offers_and_excludes_new_items(bundle_path: Path, tmp_pa
     assert set(less) == {*ITEMS.ids, "新しい", ""}
     assert dict(Bundle.open(folder).read_json("titles.json")["items"])["新しい"] == "新しい"
     assert Bundle.open(folder).schema.facts["single_file"]["items"] == len(ITEMS.ids) + 2
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_towers_side_by_side_learn_a_new_item_each_in_its_table(tmp_path: Path, precision: Precision) -> None:
+    parts = make_pair(), make_pair(encoder="sum", seed=1)
+    towers = [SideBySide([part.tower(side) for part in parts], (0.7, 0.3)).eval() for side in ("user", "item")]
+    write_training(tmp_path / "towers")
+    with publishing(tmp_path / "towers") as draft:
+        joined = replace(parts[0], user_tower=towers[0], item_tower=towers[1])
+        export_towers(joined, draft, precision=precision, allow_loss=True)
+    folder = grown(tmp_path / "towers", tmp_path / "bundle")
+    before = vectors(folder)
+    with publishing(folder) as draft:
+        assert refresh_history(draft) == 2
+    after = vectors(folder)
+    list(verify_bundle(folder))
+    for part in (slice(0, DIM), slice(DIM, None)):
+        assert np.abs(after - before)[:2, part].max(axis=1).min() > 0.01
+    np.testing.assert_allclose(after[2:], before[2:], atol=1e-6)
+    if precision == "fp32":
+        expected = [np.sqrt(weight) * by_torch(part, folder) for part, weight in zip(parts, (0.7, 0.3), strict=True)]
+        np.testing.assert_allclose(after, np.hstack(expected), atol=1e-5)

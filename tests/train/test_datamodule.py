@@ -14,6 +14,7 @@ from train import config as configs
 from train.datamodule import DataModule, newest_first
 from train.dataset import prepare
 from train.recipe import resolve, statistics
+from train.towers import UserTower
 
 
 def module_of(config: Path) -> DataModule:
@@ -62,6 +63,7 @@ def test_who_is_asked_when_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert widths[0] < widths[-1] == lengths.max()
     # Asked one by one, where they stand: the same as in order of length.
     trained = checkpoint.load(tmp_path / "7")
+    assert isinstance(trained.user_tower, UserTower)
     vectors = trained.user_tower.item_vectors.numpy()[2:]
     users = np.concatenate(
         [

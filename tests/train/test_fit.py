@@ -11,9 +11,11 @@ from retrieval.errors import TrainError
 from tests.planted import write_planted
 from train import build, checkpoint, fit, initial, module
 from train import config as configs
+from train.beside import SideBySide
 from train.datamodule import DataModule
 from train.dataset import prepare
 from train.recipe import resolve, statistics
+from train.towers import UserTower
 
 
 def trained(config: Path, out: Path, *overrides: str, **how: Any) -> dict[str, Any]:
@@ -41,6 +43,12 @@ def table(folder: Path, rows: list[tuple[str, str, int]], **more: str) -> Path:
     return folder / "twotower.toml"
 
 
+def only(tower: UserTower | SideBySide) -> UserTower:
+    """A tower beside which nothing stands."""
+    assert isinstance(tower, UserTower)
+    return tower
+
+
 def test_what_a_training_leaves(planted: Path, tmp_path: Path) -> None:
     summary = trained(planted, tmp_path, "train.epochs=2")
     folder = tmp_path / "training"
@@ -50,7 +58,7 @@ def test_what_a_training_leaves(planted: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert summary["best"] in lines
     loaded = checkpoint.load(tmp_path)
-    vectors = loaded.user_tower.item_vectors
+    vectors = only(loaded.user_tower).item_vectors
     assert vectors.shape == (42, 16)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.tensor([0.0] + [1.0] * 41))
     assert not loaded.user_tower.training
@@ -80,7 +88,7 @@ def test_items_start_where_counts_and_features_put_them(planted: Path) -> None:
 def test_even_users_are_given_even_items(planted: Path, tmp_path: Path) -> None:
     """By the defaults: the small data of a first try must work as it is."""
     trained(planted, tmp_path)
-    tower = checkpoint.load(tmp_path).user_tower
+    tower = only(checkpoint.load(tmp_path).user_tower)
     past = torch.tensor([[2, 4, 6], [3, 5, 7]])  # rows of items 0, 2, 4 and 1, 3, 5
     unknown = {"age": torch.tensor([float("nan")] * 2), "camp": torch.zeros(2, dtype=torch.int64)}
     scores = tower(unknown | {"history": past}) @ tower.item_vectors.T
@@ -143,7 +151,7 @@ def test_refit_trains_on_everything_for_as_long_as_validation_chose(planted: Pat
     assert second["refit"]
     assert second["epochs"] == first["best"]["epoch"]
     assert second["statistics"]["interactions"] == 60 * 12
-    assert checkpoint.load(tmp_path).user_tower.item_vectors.norm(dim=-1)[2:].min() > 0.99
+    assert only(checkpoint.load(tmp_path).user_tower).item_vectors.norm(dim=-1)[2:].min() > 0.99
 
 
 def test_a_diverging_loss_is_stopped_with_advice(planted: Path, tmp_path: Path) -> None:
@@ -177,7 +185,7 @@ def test_degenerate_data_ends_in_towers(name: str, tmp_path: Path) -> None:
     config = table(tmp_path / "data", DEGENERATE[name])
     summary = trained(config, tmp_path / "out", "train.epochs=2")
     assert np.isfinite(summary["best"]["train_loss"])
-    assert checkpoint.load(tmp_path / "out").user_tower.item_vectors.isfinite().all()
+    assert only(checkpoint.load(tmp_path / "out").user_tower).item_vectors.isfinite().all()
 
 
 def test_constant_and_missing_features(tmp_path: Path) -> None:

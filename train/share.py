@@ -1,0 +1,107 @@
+"""How much of the score a closed form beside the towers has: chosen on validation, where training ends."""
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from retrieval import metrics
+from retrieval.console import note
+from train import beside, checkpoint, linear
+from train.closed import Form
+from train.config import Config
+from train.datamodule import DataModule
+from train.features import unit
+from train.module import K, Module
+
+SHARES: Final = (0.15, 0.3, 0.45, 0.6)
+WIDEST: Final = 256  # of the closed form's vectors: wider ones find little more, and an index takes longer
+RECENT: Final = 0.9  # its decay, where nothing else is said; like its other settings it matters little beside towers
+ASKED: Final = 4_000  # validated users by whom the share is chosen
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Beside(NamedTuple):
+    """A closed form with its settings, and its share of the score; None for one that is to be chosen."""
+
+    form: Form
+    settings: linear.Settings
+    share: float | None
+
+    def tuned(self, settings: linear.Settings, config: Config) -> "Beside":
+        """The same with settings that were chosen for a closed form alone; what the config names stays."""
+        narrow = settings._replace(dim=min(settings.dim, WIDEST))
+        return self._replace(settings=narrow._replace(**beside.named(config)))
+
+
+def wanted(data: DataModule) -> Beside:
+    """What a resolved config wants beside its towers; the settings that it leaves open are those that did well."""
+    named = beside.named(data.config)
+    form = Form(data, {"decay": RECENT} | named)
+    return Beside(form, form.first(), data.config.model.linear.share)
+
+
+@torch.no_grad()
+def finish(path: Path, module: Module, config: Config, wanted: Beside) -> Config:
+    """Put a closed form beside the towers of a stripped checkpoint; where that is open, if validation gains by it.
+
+    config: resolved but for [model.linear]. Returns the config with what was put there.
+    """
+    form, settings, share = wanted
+    data, pair = module.data, module.average.cpu()
+    pair.load_state_dict(checkpoint.read(path)["state_dict"])
+    validated = len(data.truth.users) > 0
+    alone = module.embedded(pair) if validated else None
+    if share is None:
+        share = 0.0 if alone is None else choose(*alone, data, form.factors(settings), decay=settings.decay)
+    config = beside.put(config, settings, share=share)
+    if not share:
+        return config
+    torch.manual_seed(config.train.seed)
+    other = beside.pair(config, data.preprocess).eval()
+    form.begin(other, settings)
+    other.freeze_items(data.items)
+    measured: dict[str, float] = {}
+    if alone is not None:
+        both = zip(alone, module.embedded(other), strict=True)
+        measured = module.ranked(*(side_by_side(first, second, share=share) for first, second in both))
+        note(
+            f"beside the towers a closed form has {share:.0%} of the score: "
+            f"ndcg@{K} {module.ranked(*alone)[f'ndcg@{K}']:.4f} without it, {measured[f'ndcg@{K}']:.4f} with it"
+        )
+    checkpoint.add(path, beside=other.state_dict(), measured=measured)
+    return config
+
+
+def choose(users: Vectors, items: Vectors, data: DataModule, cut: linear.Factors, *, decay: float) -> float:
+    """The share that ranks best for the validated users; 0 where none gains more than its standard error over them.
+
+    users: (n, dim) in the order of `Truth.users`, items: (catalogue, dim), of the towers. cut: the closed form, which
+    counts older items by the decay.
+    """
+    truth, history = data.truth, data.config.history
+    assert history is not None
+    assert history.max_length is not None
+    asked = np.sort(np.random.default_rng(data.config.train.seed).permutation(len(users))[:ASKED])
+    users, past = users[asked], truth.history.take(asked).newest(history.max_length)
+    wanted, seen = truth.wanted.take(asked), truth.seen.take(asked)
+    told = unit(torch.from_numpy(linear.users(cut, past, decay=decay))).numpy()
+
+    def measured(users: Vectors, items: Vectors) -> npt.NDArray[np.float64]:
+        return metrics.ndcg(metrics.ranks(users, items, wanted, seen), wanted, k=K)
+
+    alone = measured(users, items)
+    gains = {
+        share: measured(side_by_side(users, told, share=share), side_by_side(items, cut.target, share=share)) - alone
+        for share in SHARES
+    }
+    best = max(SHARES, key=lambda share: gains[share].mean())
+    return best if gains[best].mean() > gains[best].std() / np.sqrt(len(users)) else 0.0
+
+
+def side_by_side(first: Vectors, second: Vectors, *, share: float) -> Vectors:
+    """Unit vectors as `beside.SideBySide` puts them. share: of the second."""
+    return np.hstack([first * np.float32((1 - share) ** 0.5), second * np.float32(share**0.5)])
