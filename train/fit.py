@@ -151,6 +151,7 @@ def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, w
     summary["seconds_to_best"] += time.monotonic() - trained
     kept = checkpoint.read(best)
     summary["best"] |= kept.get("measured", {})
+    summary["parameters"] += kept.get("parameters_beside", 0)
     summary["unknown"] = kept.get("unknown")
     if previous is not None:
         summary["refitted_from"] = previous.measured()
@@ -313,7 +314,7 @@ def _summary(module: Module, trainer: lightning.Trainer, plan: _Plan, *, refit: 
         "refit": refit,
         "recipe": {"model": plan.config.to_dict()["model"], "train": plan.config.to_dict()["train"]},
         "statistics": dataclasses.asdict(plan.facts),
-        "parameters": sum(weight.numel() for weight in module.parameters()),
+        "parameters": sum(weight.numel() for weight in module.pair.parameters()),
         "fingerprint": plan.dataset.fingerprint(),
     }
 

@@ -72,7 +72,8 @@ def finish(path: Path, module: Module, config: Config, wanted: Beside) -> Config
             f"beside the towers a closed form has {share:.0%} of the score: "
             f"ndcg@{K} {module.ranked(*alone)[f'ndcg@{K}']:.4f} without it, {measured[f'ndcg@{K}']:.4f} with it"
         )
-    checkpoint.add(path, beside=other.state_dict(), measured=measured)
+    parameters = sum(weight.numel() for weight in other.parameters())
+    checkpoint.add(path, beside=other.state_dict(), parameters_beside=parameters, measured=measured)
     return config
 
 

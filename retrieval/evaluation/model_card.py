@@ -152,12 +152,17 @@ def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     named |= {name: value for name, value in train.items() if name not in ("epochs", "patience", "accelerator")}
     if named.get("objective") != "sampled-softmax":
         named.pop("candidates", None)
-    told = ", ".join(
+    beside = model.get("linear") or {}
+    rows = [("Encoders", encoders), ("Recipe", _told(named))]
+    return [*rows, ("Closed form beside them", _told(beside))] if beside.get("share") else rows
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in named.items()
+        for name, value in settings.items()
         if value is not None
     )
-    return [("Encoders", encoders), ("Recipe", told)]
 
 
 def _features(config: Mapping[str, Any], side: str) -> str:

@@ -69,6 +69,8 @@ def test_a_score_is_the_mean_of_both_by_their_shares(open_config: Path, tmp_path
         for user, item in zip(parts_of(loaded.user_tower), parts_of(loaded.item_tower), strict=True)
     ]
     assert_allclose(users @ items.T, 0.7 * cosines[0] + 0.3 * cosines[1], atol=1e-6)
+    weights = [sum(weight.numel() for weight in tower.parameters()) for tower in (loaded.user_tower, loaded.item_tower)]
+    assert summary["parameters"] == sum(weights) + 2  # and both pairs' temperatures
     # What validation measured is what is kept.
     truth = data.truth
     ranks = metrics.ranks(users.numpy()[np.argsort(data.asked, kind="stable")], items.numpy(), truth.wanted, truth.seen)
