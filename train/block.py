@@ -88,8 +88,7 @@ class BlockPass(torch.autograd.Function):
         added = torch.addmm(weights.out_bias, read, weights.out.T)
         middle = old + added if kept is None else torch.addcmul(old, added, kept.read)
         again, *more = torch.native_layer_norm(middle, [dim], weights.network_scale, weights.network_shift, EPS)
-        before = torch.addmm(weights.widen_bias, again, weights.widen.T)
-        hidden = aten.gelu(before)
+        hidden = torch.addmm(weights.widen_bias, again, weights.widen.T).relu_()
         if kept is not None:
             hidden *= kept.hidden
         added = torch.addmm(weights.narrow_bias, hidden, weights.narrow.T)
@@ -107,7 +106,6 @@ class BlockPass(torch.autograd.Function):
             middle,
             again,
             *more,
-            before,
             hidden,
             *weights,
         )
@@ -118,8 +116,8 @@ class BlockPass(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         flat, normed, mean, deviation, mixed, together, shares, counted = saved[:8]
-        read, middle, again, mean2, deviation2, before, hidden = saved[8:15]
-        weights = Weights(*saved[15:])
+        read, middle, again, mean2, deviation2, hidden = saved[8:14]
+        weights = Weights(*saved[14:])
         kept, slots = ctx.kept, ctx.slots
         batch, width, dim = ctx.shape
         heads = weights.distance_bias.shape[1]
@@ -130,7 +128,7 @@ class BlockPass(torch.autograd.Function):
         inner = added @ weights.narrow
         if kept is not None:
             inner *= kept.hidden
-        inner = aten.gelu_backward(inner, before)
+        inner = aten.threshold_backward(inner, hidden, 0)  # what dropout made 0 has no gradient either
         widen, widen_bias = inner.T @ again, inner.sum(dim=0)
         across, network_scale, network_shift = aten.native_layer_norm_backward(
             inner @ weights.widen,

@@ -115,7 +115,7 @@ class Block(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(shape.max_length + 1, shape.heads))
         self.network_norm = nn.LayerNorm(dim)
         self.network = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(shape.dropout), nn.Linear(2 * dim, dim)
+            nn.Linear(dim, 2 * dim), nn.ReLU(), Dropout(shape.dropout), nn.Linear(2 * dim, dim)
         )
         self.dropout = Dropout(shape.dropout)
 

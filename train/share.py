@@ -15,10 +15,14 @@ from train.config import Config
 from train.datamodule import DataModule
 from train.features import unit
 from train.module import K, Module
+from train.recipe import FULL_SOFTMAX
+from train.towers import rows_of
 
 SHARES: Final = (0.15, 0.3, 0.45, 0.6)
-WIDEST: Final = 256  # of the closed form's vectors: wider ones find little more, and an index takes longer
+WIDTH: Final = 128  # of the closed form's vectors, and twice that above `FULL_SOFTMAX` items: an index takes longer for
+# wider ones, which find little more
 RECENT: Final = 0.9  # its decay, where nothing else is said; like its other settings it matters little beside towers
+CUT: Final = 100  # of the NDCG that it is chosen by, which tells more than ten of few users
 ASKED: Final = 4_000  # validated users by whom the share is chosen
 
 Vectors = npt.NDArray[np.float32]
@@ -33,7 +37,7 @@ class Beside(NamedTuple):
 
     def tuned(self, settings: linear.Settings, config: Config) -> "Beside":
         """The same with settings that were chosen for a closed form alone; what the config names stays."""
-        narrow = settings._replace(dim=min(settings.dim, WIDEST))
+        narrow = settings._replace(dim=min(settings.dim, self.settings.dim))
         return self._replace(settings=narrow._replace(**beside.named(config)))
 
 
@@ -41,7 +45,10 @@ def wanted(data: DataModule) -> Beside:
     """What a resolved config wants beside its towers; the settings that it leaves open are those that did well."""
     named = beside.named(data.config)
     form = Form(data, {"decay": RECENT} | named)
-    return Beside(form, form.first(), data.config.model.linear.share)
+    settings = form.first()
+    if "dim" not in named:
+        settings = settings._replace(dim=min(settings.dim, WIDTH * (1 + (rows_of(data.items) > FULL_SOFTMAX))))
+    return Beside(form, settings, data.config.model.linear.share)
 
 
 @torch.no_grad()
@@ -92,7 +99,7 @@ def choose(users: Vectors, items: Vectors, data: DataModule, cut: linear.Factors
     told = unit(torch.from_numpy(linear.users(cut, past, decay=decay))).numpy()
 
     def measured(users: Vectors, items: Vectors) -> npt.NDArray[np.float64]:
-        return metrics.ndcg(metrics.ranks(users, items, wanted, seen), wanted, k=K)
+        return metrics.ndcg(metrics.ranks(users, items, wanted, seen), wanted, k=CUT)
 
     alone = measured(users, items)
     gains = {

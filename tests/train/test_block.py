@@ -46,7 +46,7 @@ def plainly(made: Block, states: Tensor, blocked: Tensor, kept: Kept) -> Tensor:
     read = torch.cat(heads, dim=-1) @ weights.out.T + weights.out_bias
     middle = states + read * kept.read.view_as(read)
     again = functional.layer_norm(middle, [DIM], weights.network_scale, weights.network_shift)
-    hidden = functional.gelu(again @ weights.widen.T + weights.widen_bias)
+    hidden = functional.relu(again @ weights.widen.T + weights.widen_bias)
     hidden = hidden * kept.hidden.view_as(hidden)
     return middle + (hidden @ weights.narrow.T + weights.narrow_bias) * kept.added.view_as(middle)
 
