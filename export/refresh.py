@@ -95,7 +95,7 @@ def _append_rows(model: onnx.ModelProto, vectors: Vectors) -> int:
             f"the user tower has tables of item vectors of lengths {widths}, expected {vectors.shape[1]} in all; "
             "export it again"
         )
-    heights = {int(tensors[name].dims[0]) for name in found}
+    height = int(tensors[found[0]].dims[0])  # all have the same rows
     for name, part in zip(found, np.split(vectors, np.cumsum(widths)[:-1], axis=1), strict=True):
         rows = part / np.linalg.norm(part, axis=1, keepdims=True)  # histories read what is not weighed by its share
         if tensors[name].data_type == TensorProto.INT8:
@@ -104,7 +104,6 @@ def _append_rows(model: onnx.ModelProto, vectors: Vectors) -> int:
             _extend(tensors[name.removesuffix("/int8") + "/scale"], scales)
         else:
             _extend(tensors[name], rows)
-    (height,) = heights
     return height
 
 

@@ -42,21 +42,25 @@ def load(folder: Path) -> Trained:
         raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
     config = Config.from_dict(_json(training / CONFIG), source=str(training / CONFIG))
     preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
+    share = config.model.linear.share
+    if share is None:  # which every training decides
+        raise TrainError(
+            f"{training}: a training of an earlier version, whose towers were built otherwise; train again"
+        )
     content = read(training / BEST_NAME)
     trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
-    share = config.model.linear.share
     other = beside.pair(config, preprocess) if share else None
     try:
         trained.load_state_dict(content["state_dict"])
         if other is not None:
-            other.load_state_dict(content.get("beside", {}))
+            other.load_state_dict(content["beside"]["state_dict"])
     except RuntimeError as error:
         raise TrainError(
             f"{training / BEST_NAME}: not the towers of {CONFIG} beside it ({error}); train again"
         ) from error
     user_tower: UserTower | SideBySide = trained.user_tower
     item_tower: ItemTower | SideBySide = trained.item_tower
-    if share and other is not None:
+    if other is not None:
         user_tower, item_tower = beside.towers(trained, other, share=share)
     return Trained(
         user_tower=user_tower.cpu().float().eval().requires_grad_(requires_grad=False),

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -151,8 +151,9 @@ def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, w
     summary["seconds_to_best"] += time.monotonic() - trained
     kept = checkpoint.read(best)
     summary["best"] |= kept.get("measured", {})
-    summary["parameters"] += kept.get("parameters_beside", 0)
     summary["unknown"] = kept.get("unknown")
+    if "beside" in kept:
+        _count_beside(summary, kept["beside"], share=build.given(plan.config.model.linear.share))
     if previous is not None:
         summary["refitted_from"] = previous.measured()
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
@@ -160,6 +161,17 @@ def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, w
     name, mode = monitored(plan.config)
     reason = ending(module.epochs, name=name, mode=mode, most=build.given(train.epochs))
     return _Done(work, summary, reason)
+
+
+def _count_beside(summary: dict[str, Any], stands: Mapping[str, Any], *, share: float) -> None:
+    """Have a summary of the towers speak of what stands beside them as well."""
+    summary["parameters"] += stands["parameters"]
+    if stands["measured"]:
+        name = RANKING[0]
+        without, with_it = summary["best"][name], stands["measured"][name]
+        told = f"{name} {without:.4f} without it, {with_it:.4f} with it"
+        note(f"beside the towers a closed form has {share:.0%} of the score: {told}")
+        summary["best"] |= stands["measured"]
 
 
 def _epochs(count: int) -> str:

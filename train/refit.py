@@ -41,15 +41,19 @@ class Previous:
 
     def settings(self, config: Config) -> linear.Settings:
         """The settings of the closed form that its validation chose; what the config names goes before."""
-        kept = Config.from_dict(config.to_dict() | self._summary["recipe"])
+        kept = self._chosen(config)
         return linear.Settings()._replace(**closed.chosen(kept) | closed.chosen(config))
 
     def beside(self, data: DataModule) -> Beside:
         """What it put beside its towers; what the config names goes before."""
         asked = share.wanted(data)
-        kept = Config.from_dict(data.config.to_dict() | self._summary["recipe"])
+        kept = self._chosen(data.config)
         settings = asked.settings._replace(**beside.named(kept) | beside.named(data.config))
         return Beside(asked.form, settings, kept.model.linear.share if asked.share is None else asked.share)
+
+    def _chosen(self, config: Config) -> Config:
+        """A config with the recipe that it came to."""
+        return Config.from_dict(config.to_dict() | self._summary["recipe"])
 
     def measured(self) -> dict[str, Any] | None:
         """What evaluation found of it; None if it was not evaluated."""

@@ -8,13 +8,12 @@ import numpy.typing as npt
 import torch
 
 from retrieval import metrics
-from retrieval.console import note
 from train import beside, checkpoint, linear
 from train.closed import Form
 from train.config import Config
 from train.datamodule import DataModule
 from train.features import unit
-from train.module import K, Module
+from train.module import Module, Vectors
 from train.recipe import FULL_SOFTMAX
 from train.towers import rows_of
 
@@ -23,9 +22,6 @@ WIDTH: Final = 128  # of the closed form's vectors, and twice that above `FULL_S
 # wider ones, which find little more
 RECENT: Final = 0.9  # its decay, where nothing else is said; like its other settings it matters little beside towers
 CUT: Final = 100  # of the NDCG that it is chosen by, which tells more than ten of few users
-ASKED: Final = 4_000  # validated users by whom the share is chosen
-
-Vectors = npt.NDArray[np.float32]
 
 
 class Beside(NamedTuple):
@@ -75,12 +71,8 @@ def finish(path: Path, module: Module, config: Config, wanted: Beside) -> Config
     if alone is not None:
         both = zip(alone, module.embedded(other), strict=True)
         measured = module.ranked(*(side_by_side(first, second, share=share) for first, second in both))
-        note(
-            f"beside the towers a closed form has {share:.0%} of the score: "
-            f"ndcg@{K} {module.ranked(*alone)[f'ndcg@{K}']:.4f} without it, {measured[f'ndcg@{K}']:.4f} with it"
-        )
     parameters = sum(weight.numel() for weight in other.parameters())
-    checkpoint.add(path, beside=other.state_dict(), parameters_beside=parameters, measured=measured)
+    checkpoint.add(path, beside={"state_dict": other.state_dict(), "parameters": parameters, "measured": measured})
     return config
 
 
@@ -93,7 +85,7 @@ def choose(users: Vectors, items: Vectors, data: DataModule, cut: linear.Factors
     truth, history = data.truth, data.config.history
     assert history is not None
     assert history.max_length is not None
-    asked = np.sort(np.random.default_rng(data.config.train.seed).permutation(len(users))[:ASKED])
+    asked = np.sort(np.random.default_rng(data.config.train.seed).permutation(len(users))[: linear.ASKED])
     users, past = users[asked], truth.history.take(asked).newest(history.max_length)
     wanted, seen = truth.wanted.take(asked), truth.seen.take(asked)
     told = unit(torch.from_numpy(linear.users(cut, past, decay=decay))).numpy()

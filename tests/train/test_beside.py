@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from retrieval import metrics
 from retrieval.csr import CSR
-from retrieval.errors import ConfigError
+from retrieval.errors import ConfigError, TrainError
 from tests.planted import write_planted
 from tests.train.test_fit import DEGENERATE, assert_same, table
 from train import checkpoint, fit, share
@@ -21,6 +21,7 @@ from train.beside import SideBySide
 from train.datamodule import DataModule
 from train.dataset import prepare
 from train.linear import Factors
+from train.module import Vectors
 from train.pair import features_of
 from train.recipe import resolve, statistics
 
@@ -95,7 +96,7 @@ def test_the_share_is_what_ranks_best() -> None:
             }
         )
 
-    def chosen(users: share.Vectors, source: share.Vectors) -> float:
+    def chosen(users: Vectors, source: Vectors) -> float:
         return share.choose(users, one, Data, Factors(source, one), decay=0.9)  # type: ignore[arg-type]
 
     assert chosen(one, noise) == 0
@@ -151,8 +152,20 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(open_config: Path, t
     twice = trained(open_config, tmp_path / "twice", THIRD, "train.epochs=3", resume=True)
     assert twice["best"]["ndcg@10"] == once["best"]["ndcg@10"]
     left, right = (checkpoint.read(tmp_path / name / "training" / "checkpoint.ckpt") for name in ("once", "twice"))
-    assert_same(left["beside"], right["beside"])
+    assert_same(left["beside"]["state_dict"], right["beside"]["state_dict"])
     assert_same(left["state_dict"], right["state_dict"])
+
+
+def test_a_training_of_before_there_was_anything_beside_is_not_exported_as_another(
+    open_config: Path, tmp_path: Path
+) -> None:
+    trained(open_config, tmp_path)
+    path = tmp_path / "training" / "config.json"
+    content = json.loads(path.read_text())
+    del content["model"]["linear"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(TrainError, match=r"a training of an earlier version, .*train again"):
+        checkpoint.load(tmp_path)
 
 
 def test_items_without_interactions_are_told_by_both(open_config: Path, tmp_path: Path) -> None:
