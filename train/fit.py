@@ -317,7 +317,7 @@ def _summary(module: Module, trainer: lightning.Trainer, plan: _Plan, *, refit: 
     best = choose(measured, key=lambda epoch: float(epoch[name])) if measured else module.epochs[-1]
     trained_s = sum(float(epoch["seconds"]) for epoch in module.epochs)
     return {
-        "best": best,
+        "best": dict(best),  # what is done once training is over does not change what its epochs were
         "epochs": len(module.epochs),
         "steps": trainer.global_step,
         "seconds_to_best": sum(float(epoch["seconds"]) for epoch in module.epochs[: int(best["epoch"])]),

@@ -72,6 +72,11 @@ def test_a_score_is_the_mean_of_both_by_their_shares(open_config: Path, tmp_path
     assert_allclose(users @ items.T, 0.7 * cosines[0] + 0.3 * cosines[1], atol=1e-6)
     weights = [sum(weight.numel() for weight in tower.parameters()) for tower in (loaded.user_tower, loaded.item_tower)]
     assert summary["parameters"] == sum(weights) + 2  # and both pairs' temperatures
+    # The epochs are what the towers alone were, in the log and so in the report's curves.
+    lines = (tmp_path / "training" / "history.jsonl").read_text().splitlines()
+    kept = json.loads(lines[summary["best"]["epoch"] - 1])
+    assert kept["ndcg@10"] != summary["best"]["ndcg@10"]
+    assert kept["ndcg@10"] == max(json.loads(line)["ndcg@10"] for line in lines)
     # What validation measured is what is kept.
     truth = data.truth
     ranks = metrics.ranks(users.numpy()[np.argsort(data.asked, kind="stable")], items.numpy(), truth.wanted, truth.seen)

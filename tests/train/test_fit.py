@@ -56,7 +56,10 @@ def test_what_a_training_leaves(planted: Path, tmp_path: Path) -> None:
     assert [line["epoch"] for line in lines] == [1, 2]
     assert {"train_loss", "recall@10", "ndcg@10", "seconds", "tau", "step"} <= lines[0].keys()
     assert json.loads((folder / "summary.json").read_text()) == summary
-    assert summary["best"] in lines
+    best, line = summary["best"], lines[summary["best"]["epoch"] - 1]
+    assert best.keys() == line.keys()
+    assert {name: best[name] for name in best if "@" not in name} == {n: line[n] for n in line if "@" not in n}
+    assert best["ndcg@10"] >= line["ndcg@10"] == max(line["ndcg@10"] for line in lines)
     loaded = checkpoint.load(tmp_path)
     vectors = only(loaded.user_tower).item_vectors
     assert vectors.shape == (42, 16)
