@@ -22,14 +22,14 @@ from train.inverse import DIRECT, Leading, inverse, leading
 CHOICES: Final[Mapping[str, tuple[float, ...]]] = {
     "decay": (0.7, 0.8, 0.9, 0.95, 0.98, 1.0),
     "ridge": (6.0, 20.0, 60.0, 200.0, 600.0, 2000.0),
-    "dim": (32, 64, 128, 256, 512, 1024),
+    "dim": (32, 64, 128, 256, 512, 1024, 2048),
     "likeness": (0.0, 1.0, 3.0, 10.0),
     "damping": (0.0, 0.1, 0.2, 0.3),
 }
 FADE = 0.5  # of a user's weight with the number of items: one who took everything says little of each
 LEVEL = 0.2  # of the weight of an item's predictions, in the cut, with its users: or it is all of what everybody takes
 MOST = 3_000_000, 300_000  # interactions and users that are fitted; beyond, users are drawn at random
-LARGEST = 26_000_000  # numbers in the vectors of all items
+LARGEST = 24_000_000  # numbers in the vectors of all items: some hundred megabytes
 BUDGET = 300e9  # what trying settings may cost, as `_Trials.cost` has it: one minute to five
 ASKED = 4_000  # validated users by whom settings are chosen
 RARE = 20  # users of an item, on average: where there are fewer, histories are told by rare items too much
