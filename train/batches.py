@@ -1,6 +1,6 @@
 """Histories -> batches: whole tensors cut by index, no work a row."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,8 @@ class Batch:
     values: (batch, width) float32 or None.
     shown: (batch, width, some) int64 rows of the item vocabulary: what was shown beside an item and not chosen, padded
     with zeros; None where nothing was.
+    lessons: (batch, width) int64 rows of the item vocabulary: at slot k > 0 what a teacher expects after item k, 0
+    where nothing is or the slot is not trained; None without a teacher.
     """
 
     users: Tensor
@@ -74,6 +76,7 @@ class Batch:
     opening: Tensor
     values: Tensor | None = None
     shown: Tensor | None = None
+    lessons: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch elsewhere; Lightning calls it."""
@@ -85,6 +88,7 @@ class Batch:
             opening=self.opening.to(device),
             values=None if self.values is None else self.values.to(device),
             shown=None if self.shown is None else self.shown.to(device),
+            lessons=None if self.lessons is None else self.lessons.to(device),
         )
 
 
@@ -128,16 +132,24 @@ def cut(histories: Histories, *, max_length: int, generator: np.random.Generator
 
 
 def batches(
-    histories: Histories, *, max_length: int, batch_size: int, shuffle: bool, generator: np.random.Generator
+    histories: Histories,
+    *,
+    max_length: int,
+    batch_size: int,
+    shuffle: bool,
+    generator: np.random.Generator,
+    teach: Callable[[Histories], Rows] | None = None,
 ) -> Iterator[Batch]:
     """Cut an epoch's batches.
 
     batch_size: targets in a batch, about: rows of alike length stand together, so that little is padding, and long
         rows are fewer.
     shuffle: for histories whose order means nothing: another one each epoch.
+    teach: histories -> an item row to learn after each of their items, negative for none: (n,).
     """
     if shuffle:
         histories = histories.shuffled(generator)
+    lessons = None if teach is None else teach(histories)
     windows = cut(histories, max_length=max_length, generator=generator)
     lengths = windows.lengths
     # Alike lengths, yet not the same neighbours each epoch.
@@ -148,11 +160,17 @@ def batches(
     )
     starts = np.append(0, edges[:-1])
     for number in generator.permutation(len(edges)):
-        yield gather(histories, windows, order[starts[number] : edges[number]], generator=generator)
+        yield gather(histories, windows, order[starts[number] : edges[number]], lessons, generator=generator)
 
 
-def gather(histories: Histories, windows: Windows, chosen: Rows, *, generator: np.random.Generator) -> Batch:
-    """The chosen windows as tensors. generator: draws what the profile is to find, and what was shown."""
+def gather(
+    histories: Histories, windows: Windows, chosen: Rows, lessons: Rows | None, *, generator: np.random.Generator
+) -> Batch:
+    """The chosen windows as tensors.
+
+    lessons: (n,) an item row after each item, negative for none. generator: draws what the profile is to find, and what
+    was shown.
+    """
     lengths = windows.lengths[chosen]
     offset = np.arange(int(lengths.max()))  # (width,)
     inside = offset < lengths[:, None]  # (batch, width)
@@ -160,6 +178,10 @@ def gather(histories: Histories, windows: Windows, chosen: Rows, *, generator: n
     rows = np.where(inside, histories.items[position] + FIRST, 0)
     values = None if histories.values is None else np.where(inside, histories.values[position], np.float32(0))
     fresh = (windows.end - windows.target)[chosen]
+    if lessons is not None:
+        lesson = lessons[position]
+        taught = inside & (offset > 0) & (offset <= fresh[:, None]) & (lesson >= 0)
+        lessons = np.where(taught, lesson + FIRST, 0)
     shown = None
     if histories.shown is not None:
         shown = some_shown(histories.shown, position, wanted=offset < fresh[:, None], generator=generator)
@@ -171,6 +193,7 @@ def gather(histories: Histories, windows: Windows, chosen: Rows, *, generator: n
         opening=torch.from_numpy(generator.integers(0, lengths)),
         values=None if values is None else torch.from_numpy(values),
         shown=None if shown is None else torch.from_numpy(shown),
+        lessons=None if lessons is None else torch.from_numpy(lessons),
     )
 
 

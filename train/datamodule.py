@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from train.build import given, tensors
 from train.config import Config
 from train.dataset import Dataset
 from train.preprocess import Range
+from train.teacher import Teacher
 
 Rows = npt.NDArray[np.int64]
 
@@ -92,20 +94,25 @@ def newest_first(history: CSR, max_length: int) -> Rows:
 class EpochBatches(IterableDataset[Batch]):
     """The batches of one epoch, cut when they are iterated."""
 
-    def __init__(self, histories: Histories, *, config: Config, shuffle: bool, epoch: int) -> None:
+    def __init__(
+        self, histories: Histories, *, config: Config, shuffle: bool, epoch: int, teacher: Teacher | None = None
+    ) -> None:
         self.histories, self.config, self.shuffle, self.epoch = histories, config, shuffle, epoch
+        self.teacher = teacher
 
     def __iter__(self) -> Iterator[Batch]:
         history = self.config.history
         # The first epoch leaves a closed form as it is: a batch says what its loss is.
         most = 1 if self.epoch == 0 and self.config.train.start == "linear" else None
+        # By epoch, not one stream: a resumed training goes on as if it had never stopped.
+        generator = np.random.default_rng((self.config.train.seed, self.epoch))
         every = batches(
             self.histories,
             max_length=history.max_length if history is not None and history.max_length else 1,
             batch_size=given(self.config.train.batch_size),
             shuffle=self.shuffle,
-            # By epoch, not one stream: a resumed training goes on as if it had never stopped.
-            generator=np.random.default_rng((self.config.train.seed, self.epoch)),
+            generator=generator,
+            teach=None if self.teacher is None else partial(self.teacher.draw, generator=generator),
         )
         return itertools.islice(every, most)
 
@@ -135,11 +142,13 @@ class DataModule(lightning.LightningDataModule):
     config: resolved. users, items: the static features of every user and item, a tensor a column.
     asked: positions in `truth.users`, in the order in which validation asks them.
     has_ages: whether histories come in an order at all, told by it or not.
+    teacher: of what is to be learned beside what did follow; None for nothing.
     """
 
     def __init__(self, dataset: Dataset, config: Config, *, ordered: bool) -> None:
         super().__init__()
         self.config, self.ordered = config, ordered
+        self.teacher: Teacher | None = None
         self.has_ages = dataset.order.repeats is not None
         train = dataset.rows("train")
         self.histories = Histories.from_rows(
@@ -167,7 +176,7 @@ class DataModule(lightning.LightningDataModule):
         """Called anew each epoch: `reload_dataloaders_every_n_epochs=1`."""
         fades = isinstance(self.config.model.user, keys.Sum) and (self.config.model.user.decay or 1.0) < 1
         shuffle = not self.ordered and not fades
-        cut = EpochBatches(self.histories, config=self.config, shuffle=shuffle, epoch=self.epoch)
+        cut = EpochBatches(self.histories, config=self.config, shuffle=shuffle, epoch=self.epoch, teacher=self.teacher)
         return DataLoader(cut, batch_size=None)
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:

@@ -192,7 +192,8 @@ def _run(plan: _Plan, work: Path, *, watching: Sequence[Callback]) -> tuple[Modu
     catalogue, window = dataset.items.height, WINDOW if ordered else WINDOW_UNORDERED
     if train.teaching:
         expected = follows(data.histories, catalogue=catalogue, window=window, both=not ordered, found=POPULARITY)
-        pair.teacher = Teacher(expected)
+        data.teacher = Teacher(expected)
+        pair.teach(torch.from_numpy(data.teacher.frequency))
     if plan.form is not None and not last.exists():
         plan.form.begin(pair, closed.settings(config))
     if train.start == "spectral" and not last.exists():

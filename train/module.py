@@ -36,9 +36,7 @@ class Module(lightning.LightningModule):
     def __init__(self, pair: Pair, config: Config) -> None:
         super().__init__()
         self.pair, self.config = pair, config
-        teacher, pair.teacher = pair.teacher, None  # has no weights to average
         self.average = copy.deepcopy(pair).requires_grad_(False).eval()
-        pair.teacher = teacher
         self.epochs: list[dict[str, Any]] = []
         self._sum = torch.zeros(())
         self._steps = 0

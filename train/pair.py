@@ -13,7 +13,6 @@ from retrieval.vocabulary import FIRST, UNKNOWN
 from train.batches import Batch
 from train.features import Inputs, drop
 from train.losses import OBJECTIVES, Examples, choice, log_inclusion
-from train.teacher import Teacher
 from train.towers import ItemTower, UserTower
 
 COMPARING = ("softmax", "sampled-softmax", "in-batch")  # objectives that set the target against many at once
@@ -56,6 +55,7 @@ class Pair(nn.Module):
 
     frequency: Tensor
     impressions: Tensor
+    lessons: Tensor
 
     def __init__(
         self,
@@ -64,20 +64,23 @@ class Pair(nn.Module):
         *,
         options: PairOptions,
         frequency: Tensor,
-        teacher: Teacher | None = None,
     ) -> None:
         """frequency: (items,) float32, the share of the training targets that each item is."""
         super().__init__()
         self.user_tower, self.item_tower, self.options = user_tower, item_tower, options
-        self.teacher = teacher
         self.objective = OBJECTIVES[options.objective]
         self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
         self.register_buffer("frequency", frequency, persistent=False)
         self.register_buffer("impressions", torch.zeros_like(frequency), persistent=False)
+        self.register_buffer("lessons", torch.zeros_like(frequency), persistent=False)
 
     def supply(self, impressions: Tensor) -> None:
         """Say what share of what was shown and not chosen each item is: (items,) float32."""
         self.impressions = impressions
+
+    def teach(self, lessons: Tensor) -> None:
+        """Say what share of a teacher's lessons each item is: (items,) float32."""
+        self.lessons = lessons
 
     @property
     def scale(self) -> Tensor:
@@ -89,8 +92,7 @@ class Pair(nn.Module):
         users: the static features of the batch's users, aligned with it. items: the features of the whole catalogue.
         """
         rows = batch.rows  # (batch, width)
-        taught = self.teacher.draw(rows) if self.teacher is not None else None
-        candidates, (local, lesson, passed), inclusion = self._candidates(batch, taught)
+        candidates, (local, lesson, passed), inclusion = self._candidates(batch)
         vectors = self.item_tower({name: values[candidates] for name, values in items.items()})  # (c, dim)
         table = torch.cat([self.user_tower.reserved_vectors(), vectors])  # rows as in the item vocabulary
         # The newest item is only ever a target, so the slot of item k, counted from the newest, is k.
@@ -152,18 +154,16 @@ class Pair(nn.Module):
         present = torch.cat([own, taught], dim=1)
         return Drawn(present=present, columns=present, shares=torch.cat([1 - share, share], dim=1))
 
-    def _candidates(
-        self, batch: Batch, taught: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None], Tensor | None]:
-        """Which items a batch needs: item rows (c,); rows, `taught` and `shown` counted in them (from FIRST); log
-        inclusion.
+    def _candidates(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None], Tensor | None]:
+        """Which items a batch needs: item rows (c,); rows, `lessons` and `shown` counted in them (from FIRST);
+        log inclusion.
         """
         catalogue = len(self.frequency)
         device = batch.rows.device
         sampled = self.options.objective == "sampled-softmax"
         if self.options.objective in ("softmax", "bpr"):
-            return torch.arange(catalogue, device=device), (batch.rows, taught, batch.shown), None
-        asked = [rows for rows in (batch.rows, taught, batch.shown) if rows is not None]
+            return torch.arange(catalogue, device=device), (batch.rows, batch.lessons, batch.shown), None
+        asked = [rows for rows in (batch.rows, batch.lessons, batch.shown) if rows is not None]
         drawn = [rows.flatten() for rows in asked]
         if sampled:
             drawn = [torch.randint(catalogue, (self.options.candidates,), device=device) + FIRST, *drawn]
@@ -173,7 +173,7 @@ class Pair(nn.Module):
         counted = iter(position.split([len(rows) for rows in drawn])[-len(asked) :])
         local, lesson, passed = (
             None if rows is None else torch.where(rows != 0, next(counted).view_as(rows) + (FIRST - padding), 0)
-            for rows in (batch.rows, taught, batch.shown)
+            for rows in (batch.rows, batch.lessons, batch.shown)
         )
         assert local is not None
         if self.options.objective == "rating":  # nothing is compared with, so nothing is corrected for
@@ -189,8 +189,8 @@ class Pair(nn.Module):
     def _supplied(self, batch: Batch) -> Tensor | None:
         """The probability that a batch's lessons or impressions hold each item: (items,); None without any."""
         absent = []
-        if self.teacher is not None:
-            absent.append(int(batch.fresh.sum()) * torch.log1p(-self.teacher.frequency))
+        if batch.lessons is not None:
+            absent.append(int(batch.fresh.sum()) * torch.log1p(-self.lessons.clamp(max=1 - 1e-6)))
         if batch.shown is not None:
             absent.append(int((batch.shown != 0).sum()) * torch.log1p(-self.impressions.clamp(max=1 - 1e-6)))
         return -torch.expm1(torch.stack(absent).sum(dim=0)) if absent else None

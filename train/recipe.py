@@ -72,7 +72,6 @@ def resolve(config: Config, facts: Statistics) -> Config:
             "as a category, among its features; leave it out, or name those"
         )
     dim = model.dim or (256 if closed else 128 if not small and facts.users > MANY_USERS else 64)
-    heads = model.heads or next(heads for heads in (2, 1) if dim % heads == 0)
     # Candidates cost the same whatever the batch, the whole catalogue what the batch does.
     most = 4000 if closed else 2000 if facts.ordered and not small else 1000
     batch_size = train.batch_size or _between(64, facts.interactions // STEPS, most)
@@ -82,7 +81,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
         model=dataclasses.replace(
             model,
             dim=dim,
-            heads=heads,
+            heads=model.heads or 1,
             layers=model.layers or (2 if small else 1),
             dropout=(0.3 if dim < 128 or facts.ordered else 0.4) if model.dropout is None else model.dropout,
             user=user,
