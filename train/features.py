@@ -190,14 +190,9 @@ class FeatureEmbedding(nn.Module):
     def forward(self, inputs: Inputs, rows: int) -> Tensor:
         """inputs: a tensor a column, `rows` long. Returns (rows, dim), of any length."""
         total = self.base.expand(rows, -1)  # (rows, dim)
-        others = []
+        others = len(self.kinds) - (self.id_column in self.kinds)
         for name, part in zip(self.kinds, self.parts(inputs), strict=True):
-            if name == self.id_column:
-                total = total + part
-            else:
-                others.append(part)
-        if others:
-            total = total + sum(others) / len(others)
+            total = torch.add(total, part, alpha=1.0 if name == self.id_column else 1 / others)
         return total
 
     def parts(self, inputs: Inputs) -> Iterator[Tensor]:

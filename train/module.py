@@ -57,16 +57,22 @@ class Module(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._sum, self._steps, self._started = torch.zeros((), device=self.device), 0, time.monotonic()
-        if self.config.train.start == "linear":
-            # A closed form is validated as it is before training may move it.
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = given(self.config.train.lr) if self.current_epoch else 0.0
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  (Lightning's signature)
         if batch_idx == 0:
             # By epoch, as the batches are: dropout after a resume is what it would have been. Not before the first
             # batch is there, since making a loader's iterator draws too, in a resumed epoch at another time.
             torch.manual_seed(self.config.train.seed * 1_000_003 + self.current_epoch)
+        rate = self._rate(self.global_step)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        train = self.config.train
+        if train.start == "linear":  # a closed form is validated as it is before training may move it
+            return given(train.lr) if self.current_epoch else 0.0
+        return given(train.lr) * min((step + 1) / WARM_UP, 1.0)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002  (Lightning's signature)
         users = {name: values[batch.users] for name, values in self.users.items()}
@@ -161,7 +167,7 @@ class Module(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.epochs = checkpoint["epochs"]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         train = self.config.train
         steps = max(len(self.data.histories.items) / given(train.batch_size), 1.0)
         groups: dict[float, list[Tensor]] = {}  # by weight decay
@@ -170,13 +176,9 @@ class Module(lightning.LightningModule):
             if name.startswith("user_tower.successors."):
                 decay += FORGOTTEN / (steps * given(train.lr))
             groups.setdefault(decay, []).append(weight)
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             [{"params": weights, "weight_decay": decay} for decay, weights in groups.items()],
             lr=given(train.lr),
             betas=(0.9, 0.98),
             fused=self.device.type in ("cpu", "cuda"),
         )
-        if train.start == "linear":  # whose rate `on_train_epoch_start` sets
-            return optimizer
-        rising = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / WARM_UP, 1.0))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rising, "interval": "step"}}
