@@ -111,6 +111,12 @@ class Module(lightning.LightningModule):
         """What validation says of the average as it is, asked after training, on the CPU."""
         return self.ranked(*self.embedded(self.average))
 
+    def validated_by_user(self) -> npt.NDArray[np.float64]:
+        """The same, as the NDCG of each user, in the order of `Truth.users`."""
+        truth = self.data.truth
+        ranks = metrics.ranks(*self.embedded(self.average), truth.wanted, truth.seen)
+        return metrics.ndcg(ranks, truth.wanted, k=K)
+
     def on_train_epoch_end(self) -> None:
         if not len(self.data.truth.users):
             self.average.freeze_items(self.items)

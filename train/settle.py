@@ -3,7 +3,8 @@
 Where there is little data, what a few histories add to an item is mostly chance, and so is what its features came to
 tell beside that. So, in closed form, features are given what they tell of the trained vectors, and an item is moved
 towards that, the more the fewer took it. One that nobody took is what its features tell, and some of the unknown id,
-which is what holds items back of which nothing is known. Where validation gains nothing by it, all stays as trained.
+which is what holds items back of which nothing is known. Where validation gains no more by it than chance would give,
+all stays as trained.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,8 @@ RIDGES: Final = (0.1, 1.0, 10.0)  # of the regression, tried on items left out o
 LEFT_OUT: Final = 0.2  # share of the items
 LEAST: Final = 20  # items, of which some can be left out
 
+ByUser = npt.NDArray[np.float64]  # what validation measures: (users,)
+
 
 @torch.no_grad()
 def finish(path: Path, module: Module, *, unknown: float | None) -> None:
@@ -40,32 +44,35 @@ def finish(path: Path, module: Module, *, unknown: float | None) -> None:
     data, pair = module.data, module.average.cpu()
     pair.load_state_dict(checkpoint.read(path)["state_dict"])
     taken = torch.from_numpy(np.bincount(data.histories.items, minlength=len(pair.frequency)))
-    as_trained = module.validated()["ndcg@10"] if unknown is None else 0.0
+    as_trained = module.validated_by_user() if unknown is None else None
     put = settle(pair.item_tower, data.items, taken)
     if put is None:
         return
 
     @cache
-    def measured(share: float) -> dict[str, float]:
+    def measured(share: float) -> ByUser:
         put(share)
-        return module.validated()
+        return module.validated_by_user()
 
-    found: dict[str, float] = {}
+    if as_trained is not None:
+        unknown = choose(measured, as_trained)
     if unknown is None:
-        unknown = choose(lambda share: measured(share)["ndcg@10"], as_trained)
-        if unknown is None:
-            return
-        found = measured(unknown)
+        return
     put(unknown)
+    found = {} if as_trained is None else module.validated()
     pair.freeze_items(data.items)
     checkpoint.add(path, state_dict=pair.state_dict(), unknown=unknown, measured=found)
 
 
-def choose(measured: Callable[[float], float], as_trained: float) -> float | None:
-    """Find the share of the unknown id that stays, of equals the largest; None where settled items are no gain."""
-    if not measured(HELD_BACK[0]) > as_trained:
+def choose(measured: Callable[[float], ByUser], as_trained: ByUser) -> float | None:
+    """Find the share of the unknown id that stays, of equals the largest.
+
+    None where settled items, with all of it, gain no more than the standard error over the users.
+    """
+    gain = measured(HELD_BACK[0]) - as_trained
+    if not gain.mean() > gain.std() / np.sqrt(len(gain)):
         return None
-    return max(HELD_BACK, key=measured)
+    return max(HELD_BACK, key=lambda share: float(measured(share).mean()))
 
 
 @torch.no_grad()

@@ -92,7 +92,11 @@ def test_without_features_or_without_ids_nothing_changes(items: dict[str, Tensor
 
 
 def test_items_stay_as_trained_where_settling_them_gains_nothing() -> None:
-    assert choose(lambda share: 0.5, 0.5) is None  # noqa: ARG005
-    assert choose(lambda share: -share, -0.9) is None  # not for what the unknown id alone may gain
-    assert choose(lambda share: -share, -1.1) == 0.0
-    assert choose(lambda share: 0.5, 0.4) == HELD_BACK[0] == 1.0  # noqa: ARG005  (of equals what changes least)
+    some = np.array([0.0, 0.2, 0.3, 0.5])
+    assert choose(lambda share: some, some) is None  # noqa: ARG005
+    assert choose(lambda share: some - share, some - 0.9) is None  # not for what the unknown id alone may gain
+    assert choose(lambda share: some - share, some - 1.1) == 0.0
+    assert choose(lambda share: some + 0.1, some) == HELD_BACK[0] == 1.0  # noqa: ARG005  (of equals what changes least)
+    # Two gain and one loses, which may be chance; three gain, which is not.
+    assert choose(lambda share: some + np.array([-0.1, 0, 0.1, 0.1]), some) is None  # noqa: ARG005
+    assert choose(lambda share: some + np.array([0, 0.1, 0.1, 0.1]), some) == 1.0  # noqa: ARG005
