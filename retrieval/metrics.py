@@ -161,6 +161,11 @@ def mrr(ranks: Rows, truth: CSR, *, k: int) -> PerUser:
     return _known(np.where(first <= k, 1.0 / first, 0.0), truth)
 
 
+def exceeds_chance(gain: PerUser, *, errors: float = 1.0) -> bool:
+    """Whether the mean of a gain by user is more than so many of its standard errors over the users."""
+    return bool(gain.mean() > errors * gain.std() / np.sqrt(len(gain)))
+
+
 def _sums(values: npt.NDArray[Any], truth: CSR) -> PerUser:
     return np.bincount(truth.owners(), weights=values, minlength=truth.height).astype(np.float64, copy=False)
 

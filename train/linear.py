@@ -202,8 +202,7 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
                 if trials.spent + trials.cost(trial) > BUDGET:
                     break
                 measured = trials.measure(trial)
-                gain = measured - best
-                if not gain.mean() > gain.std() / np.sqrt(len(gain)):
+                if not metrics.exceeds_chance(measured - best):
                     break
                 settings, best, at = trial, measured, at + step
             if at != first:

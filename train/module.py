@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -107,15 +108,9 @@ class Module(lightning.LightningModule):
         items = pair.freeze_items(self.data.items).numpy()
         return self._in_order([pair.user_tower(block) for block in self.data.val_dataloader()]), items
 
-    def validated(self) -> dict[str, float]:
-        """What validation says of the average as it is, asked after training, on the CPU."""
-        return self.ranked(*self.embedded(self.average))
-
-    def validated_by_user(self) -> npt.NDArray[np.float64]:
-        """The same, as the NDCG of each user, in the order of `Truth.users`."""
-        truth = self.data.truth
-        ranks = metrics.ranks(*self.embedded(self.average), truth.wanted, truth.seen)
-        return metrics.ndcg(ranks, truth.wanted, k=K)
+    def validated(self) -> dict[str, metrics.PerUser]:
+        """What validation says of the average as it is, asked after training, on the CPU, by user."""
+        return self._by_user(*self.embedded(self.average))
 
     def on_train_epoch_end(self) -> None:
         if not len(self.data.truth.users):
@@ -134,18 +129,22 @@ class Module(lightning.LightningModule):
 
         users: (n, dim) in the order of `Truth.users`. items: (catalogue, dim).
         """
-        truth = self.data.truth
-        ranks = metrics.ranks(users, items, truth.wanted, truth.seen)
-        measured = {
-            f"{name}@{K}": float(np.nanmean(metric(ranks, truth.wanted, k=K)))
-            for name, metric in (("recall", metrics.recall), ("ndcg", metrics.ndcg))
-        }
+        measured = averaged(self._by_user(users, items))
         asked, limits = self.data.ratings, self.data.preprocess.values
         if asked is not None and limits is not None and len(asked.values):
             scores = (users[asked.users] * items[asked.items]).sum(axis=1)
             predicted = ratings.stars(scores, low=limits.low, high=limits.high)
             measured["rmse"] = ratings.errors(predicted, asked.values)["rmse"]
         return measured
+
+    def _by_user(self, users: Vectors, items: Vectors) -> dict[str, metrics.PerUser]:
+        """Recall and NDCG of each validated user; users, items: as `ranked` has them."""
+        truth = self.data.truth
+        ranks = metrics.ranks(users, items, truth.wanted, truth.seen)
+        return {
+            f"{name}@{K}": metric(ranks, truth.wanted, k=K)
+            for name, metric in (("recall", metrics.recall), ("ndcg", metrics.ndcg))
+        }
 
     def _finish_epoch(self, measured: dict[str, float]) -> None:
         """Note what the epoch came to. Raises TrainError where the loss is no number any more."""
@@ -188,3 +187,8 @@ class Module(lightning.LightningModule):
             betas=(0.9, 0.98),
             fused=self.device.type in ("cpu", "cuda"),
         )
+
+
+def averaged(measured: Mapping[str, metrics.PerUser]) -> dict[str, float]:
+    """What validation says of each user as a mean over them."""
+    return {name: float(np.nanmean(values)) for name, values in measured.items()}

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from retrieval.metrics import PerUser, exceeds_chance
 from retrieval.vocabulary import FIRST, UNKNOWN
 from train import checkpoint
 from train.explain import explain
 from train.features import FeatureEmbedding, Inputs, unit
-from train.module import Module
+from train.module import Module, averaged
 from train.pair import features_of
 from train.towers import ItemTower
 
@@ -31,8 +31,6 @@ RIDGES: Final = (0.1, 1.0, 10.0)  # of the regression, tried on items left out o
 LEFT_OUT: Final = 0.2  # share of the items
 LEAST: Final = 20  # items, of which some can be left out
 SURE: Final = 2.0  # standard errors that a gain has to exceed
-
-ByUser = npt.NDArray[np.float64]  # what validation measures: (users,)
 
 
 @torch.no_grad()
@@ -45,34 +43,35 @@ def finish(path: Path, module: Module, *, unknown: float | None) -> None:
     data, pair = module.data, module.average.cpu()
     pair.load_state_dict(checkpoint.read(path)["state_dict"])
     taken = torch.from_numpy(np.bincount(data.histories.items, minlength=len(pair.frequency)))
-    as_trained = module.validated_by_user() if unknown is None else None
+    as_trained = module.validated() if unknown is None else None
     put = settle(pair.item_tower, data.items, taken)
     if put is None:
         return
 
     @cache
-    def measured(share: float) -> ByUser:
+    def measured(share: float) -> dict[str, PerUser]:
         put(share)
-        return module.validated_by_user()
+        return module.validated()
 
+    found: dict[str, float] = {}
     if as_trained is not None:
-        unknown = choose(measured, as_trained)
-    if unknown is None:
-        return
+        unknown = choose(lambda share: measured(share)["ndcg@10"], as_trained["ndcg@10"])
+        if unknown is None:
+            return
+        found = averaged(measured(unknown))
+    assert unknown is not None
     put(unknown)
-    found = {} if as_trained is None else module.validated()
     pair.freeze_items(data.items)
     checkpoint.add(path, state_dict=pair.state_dict(), unknown=unknown, measured=found)
 
 
-def choose(measured: Callable[[float], ByUser], as_trained: ByUser) -> float | None:
+def choose(measured: Callable[[float], PerUser], as_trained: PerUser) -> float | None:
     """Find the share of the unknown id that stays, of equals the largest.
 
     None where settled items, with all of it, gain no more than `SURE` standard errors over the users: new items may be
     found less by it, which validation hardly sees.
     """
-    gain = measured(HELD_BACK[0]) - as_trained
-    if not gain.mean() > SURE * gain.std() / np.sqrt(len(gain)):
+    if not exceeds_chance(measured(HELD_BACK[0]) - as_trained, errors=SURE):
         return None
     return max(HELD_BACK, key=lambda share: float(measured(share).mean()))
 

@@ -99,7 +99,7 @@ def choose(users: Vectors, items: Vectors, data: DataModule, cut: linear.Factors
         for share in SHARES
     }
     best = max(SHARES, key=lambda share: gains[share].mean())
-    return best if gains[best].mean() > gains[best].std() / np.sqrt(len(users)) else 0.0
+    return best if metrics.exceeds_chance(gains[best]) else 0.0
 
 
 def side_by_side(first: Vectors, second: Vectors, *, share: float) -> Vectors:

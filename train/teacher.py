@@ -27,7 +27,8 @@ class Teacher:
 
     def __init__(self, matrix: sparse.csr_array) -> None:
         """matrix: (items, items), how strongly the column is expected after the row; not negative."""
-        self._columns, self._starts = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
+        self._columns = np.append(matrix.indices.astype(np.int64), NOTHING)
+        self._starts = matrix.indptr.astype(np.int64)
         self._running = np.append(0.0, np.cumsum(matrix.data, dtype=np.float64))
         self._mass = np.diff(self._running[self._starts])  # of each row
         expected = self._mass @ matrix  # unnormalised; near enough to how often an item is drawn
@@ -52,5 +53,5 @@ class Teacher:
             low, high = self._running[first], self._running[last]
             point = low + generator.random(len(place)) * (high - low)
             entry = np.clip(np.searchsorted(self._running, point, side="right") - 1, first, last - 1)
-            drawn[place] = np.where(total > 0, np.append(self._columns, NOTHING)[entry], NOTHING)
+            drawn[place] = np.where(total > 0, self._columns[entry], NOTHING)
         return drawn
