@@ -11,7 +11,7 @@ from retrieval.errors import TrainError
 from retrieval.prepared import CONFIG, SUMMARY, TRAINING
 from train import beside
 from train.beside import SideBySide
-from train.build import frequency, pair
+from train.build import frequency, given, pair
 from train.config import Config
 from train.dataset import PREPROCESS_NAME
 from train.preprocess import Preprocess
@@ -19,6 +19,7 @@ from train.towers import ItemTower, UserTower
 
 BEST_NAME: Final = "checkpoint.ckpt"
 LAST_NAME: Final = "last.ckpt"
+TOWERS: Final = 3  # counts up where the towers make something else of the same weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +43,10 @@ def load(folder: Path) -> Trained:
         raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
     config = Config.from_dict(_json(training / CONFIG), source=str(training / CONFIG))
     preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
-    share = config.model.linear.share
-    if share is None:  # which every training decides
-        raise TrainError(
-            f"{training}: a training of an earlier version, whose towers were built otherwise; train again"
-        )
     content = read(training / BEST_NAME)
+    if content.get("towers") != TOWERS:
+        raise TrainError(f"{training}: a training of another version, whose towers were built otherwise; train again")
+    share = given(config.model.linear.share)
     trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
     other = beside.pair(config, preprocess) if share else None
     try:
@@ -80,7 +79,7 @@ def strip(path: Path) -> bool:
     state = read(path)["state_dict"]
     weights = {name.removeprefix(kept): tensor for name, tensor in state.items() if name.startswith(kept)}
     if weights:
-        torch.save({"state_dict": weights}, path)
+        torch.save({"state_dict": weights, "towers": TOWERS}, path)
     return bool(weights)
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from train.features import FeatureEmbedding, Inputs, NumberEmbedding, VectorEmbedding, finite, standardised, unit
+from train.features import FeatureEmbedding, Inputs, NumberEmbedding, VectorEmbedding, finite, unit
 from train.inverse import inverse
 
 RIDGE = 1.0  # what a value says counts in full only where many more rows than this have it
@@ -52,8 +52,7 @@ def explain(
 def _told(table: nn.Module, values: Tensor) -> sparse.csr_array:
     """What the last weights of a column are multiplied by: (n, inputs of theirs)."""
     if isinstance(table, NumberEmbedding):
-        hidden = table.hidden(standardised(values, table.mean, table.std))[:, :BENDS]
-        return sparse.csr_array(nn.functional.gelu(hidden).numpy())
+        return sparse.csr_array(table.bent(values)[:, :BENDS].numpy())
     if isinstance(table, VectorEmbedding):
         return sparse.csr_array(unit(finite(values)).numpy())
     assert isinstance(table, nn.Embedding)

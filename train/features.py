@@ -52,8 +52,12 @@ class NumberEmbedding(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """values: (n,) float32, any. Returns (n, dim)."""
-        out: Tensor = self.out(nn.functional.gelu(self.hidden(standardised(values, self.mean, self.std))))
+        out: Tensor = self.out(self.bent(values))
         return out
+
+    def bent(self, values: Tensor) -> Tensor:
+        """What the last weights are multiplied by: (n,) -> (n, dim)."""
+        return nn.functional.relu(self.hidden(standardised(values, self.mean, self.std)))
 
 
 def standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:

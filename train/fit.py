@@ -271,15 +271,15 @@ def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -
     work, done, old = out / WORK_NAME, out / prepared.TRAINING, out / OLD_NAME
     if old.exists() and not done.exists():
         old.rename(done)  # a publication was cut short between its two renames
-    name = {"config": _comparable(config), "fingerprint": fingerprint}
+    name = {"config": _comparable(config), "fingerprint": fingerprint, "towers": checkpoint.TOWERS}
     if resume:
         source = work if (work / checkpoint.LAST_NAME).exists() else done
         if not (source / checkpoint.LAST_NAME).exists():
             raise TrainError(f'{out}: nothing to resume; run "twotower train" without --resume')
         if json.loads((source / RESUME_NAME).read_text(encoding="utf-8")) != name:
             raise TrainError(
-                f"{source}: that training had another config or other data; run without --resume, "
-                "or with the config it was started with (train.epochs and train.patience may differ)"
+                f"{source}: that training had another config, other data or another version's towers; run without "
+                "--resume, or with the config it was started with (train.epochs and train.patience may differ)"
             )
         if source != work:
             shutil.rmtree(work, ignore_errors=True)

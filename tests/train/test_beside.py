@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from retrieval import metrics
 from retrieval.csr import CSR
-from retrieval.errors import ConfigError, TrainError
+from retrieval.errors import ConfigError
 from tests.planted import write_planted
 from tests.train.test_fit import DEGENERATE, assert_same, table
 from train import checkpoint, fit, share
@@ -159,18 +159,6 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(open_config: Path, t
     left, right = (checkpoint.read(tmp_path / name / "training" / "checkpoint.ckpt") for name in ("once", "twice"))
     assert_same(left["beside"]["state_dict"], right["beside"]["state_dict"])
     assert_same(left["state_dict"], right["state_dict"])
-
-
-def test_a_training_of_before_there_was_anything_beside_is_not_exported_as_another(
-    open_config: Path, tmp_path: Path
-) -> None:
-    trained(open_config, tmp_path)
-    path = tmp_path / "training" / "config.json"
-    content = json.loads(path.read_text())
-    del content["model"]["linear"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(TrainError, match=r"a training of an earlier version, .*train again"):
-        checkpoint.load(tmp_path)
 
 
 def test_items_without_interactions_are_told_by_both(open_config: Path, tmp_path: Path) -> None:

@@ -122,11 +122,26 @@ def test_resuming_is_as_if_it_had_never_stopped(planted: Path, tmp_path: Path) -
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
+def test_a_training_of_another_version_is_neither_exported_as_another_nor_gone_on_with(
+    planted: Path, tmp_path: Path
+) -> None:
+    trained(planted, tmp_path, "train.epochs=1")
+    checkpoint.add(tmp_path / "training" / checkpoint.BEST_NAME, towers=checkpoint.TOWERS - 1)
+    with pytest.raises(TrainError, match=r"a training of another version, .*train again"):
+        checkpoint.load(tmp_path)
+    path = tmp_path / "training" / fit.RESUME_NAME
+    name = json.loads(path.read_text())
+    del name["towers"]  # as an early version left it
+    path.write_text(json.dumps(name))
+    with pytest.raises(TrainError, match=r"another version's towers; run without --resume"):
+        trained(planted, tmp_path, "train.epochs=2", resume=True)
+
+
 def test_what_cannot_be_resumed(planted: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="nothing to resume"):
         trained(planted, tmp_path, resume=True)
     trained(planted, tmp_path, "train.epochs=1")
-    with pytest.raises(TrainError, match="another config or other data"):
+    with pytest.raises(TrainError, match="another config, other data or another version"):
         trained(planted, tmp_path, "train.epochs=2", "train.lr=0.5", resume=True)
 
 
