@@ -72,9 +72,10 @@ class BlockPass(torch.autograd.Function):
         flat = states.reshape(-1, dim)
         normed, *moments = torch.native_layer_norm(flat, [dim], weights.attention_scale, weights.attention_shift, EPS)
         together, bias = joined(weights)
+        # With one head a view: products read and write by strides, and nothing is copied.
         mixed = rearrange(
             torch.addmm(bias, normed, together.T), "(b s) (three h w) -> three (b h) s w", b=batch, three=3, h=heads
-        ).contiguous()
+        )
         query, key, value = mixed
         logits = distances(weights.distance_bias, width)[None].expand(batch, -1, -1, -1)
         logits = logits.contiguous() if padding is None else logits + rearrange(padding, "b s -> b 1 1 s")
