@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from retrieval import metrics, ratings
@@ -36,6 +37,7 @@ class Module(lightning.LightningModule):
 
     def __init__(self, pair: Pair, config: Config) -> None:
         super().__init__()
+        self.automatic_optimization = False  # whose closure and hooks take a thirtieth of a small step
         self.pair, self.config = pair, config
         self.average = copy.deepcopy(pair).requires_grad_(False).eval()
         self.epochs: list[dict[str, Any]] = []
@@ -75,12 +77,16 @@ class Module(lightning.LightningModule):
             return given(train.lr) if self.current_epoch else 0.0
         return given(train.lr) * min((step + 1) / WARM_UP, 1.0)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: ARG002  (Lightning's signature)
+    def training_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002  (Lightning's signature)
         users = {name: values[batch.users] for name, values in self.users.items()}
         loss = self.pair.loss(batch, users, self.items)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)  # the one there is, not a list of some
+        optimizer.step()
+        optimizer.zero_grad()
         self._sum += loss.detach()  # summed where it is; nothing waits for it, nothing is logged a step
         self._steps += 1
-        return loss
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
