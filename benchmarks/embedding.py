@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
 from export.graph import tower_graph
@@ -20,6 +21,7 @@ from export.nodes import serialized
 from export.parity import session_of
 from export.precision import PRECISIONS, lighter
 from retrieval.bundle import Bundle
+from retrieval.catalog import ITEMS
 from retrieval.schema import OUTPUT_NAME, Feature, TowerSchema
 from retrieval.tower import Tower
 from retrieval.vocabulary import FIRST, Vocabulary
@@ -27,7 +29,7 @@ from train.encoders import ENCODERS, EncoderShape
 from train.features import Column
 from train.towers import UserTower
 
-DIM, LENGTH, ITEMS, LARGE = 64, 50, 10_000, 1_000_000
+DIM, LENGTH, SOME, LARGE = 64, 50, 10_000, 1_000_000
 HISTORY = Feature(name="history", kind="history", max_length=LENGTH)
 
 
@@ -58,7 +60,7 @@ def user_tower(items: int) -> tuple[Any, Vocabulary]:
     """A user tower with attention, random weights, and a vocabulary of so many ids."""
     torch.manual_seed(0)
     vocabulary = Vocabulary(f"item-{n}" for n in range(items))
-    shape = EncoderShape(dim=DIM, layers=2, heads=2, dropout=0.0, max_length=LENGTH)
+    shape = EncoderShape(dim=DIM, layers=2, heads=1, dropout=0.0, max_length=LENGTH)
     column = Column(name="history", kind="history", height=items + FIRST)
     tower = UserTower([column], dim=DIM, encoder=ENCODERS["attention"](shape)).eval()
     tower.freeze_items(torch.nn.functional.normalize(torch.randn(items, DIM), dim=-1))
@@ -103,9 +105,8 @@ def of_bundle(path: Path) -> dict[str, Any]:
     """Sizes of a bundle's files, and how long each takes for one user."""
     bundle = Bundle.open(path)
     history = bundle.schema.user.history
-    lists = bundle.read_json("golden.json")["user"][0]["inputs"]
-    known = sorted({text for row in lists[history.name] for text in row if text}) if history else []
-    record = {history.name: (known * LENGTH)[:LENGTH]} if history else {}
+    ids = pq.read_table(bundle.file(ITEMS)).column(0).slice(0, LENGTH).to_pylist()
+    record = {history.name: [str(item) for item in ids]} if history else {}
     tower = Tower(bundle.file(bundle.schema.user.file), bundle.schema.user, dim=bundle.schema.dim, threads=1)
     measured: dict[str, Any] = {
         "kb": {n: round(bundle.file(n).stat().st_size / 1e3) for n in sorted(bundle.names) if n.endswith(".onnx")},
@@ -129,7 +130,7 @@ def main() -> None:
     measured: dict[str, Any] = {}
     if bundle is not None:
         measured[bundle.name] = of_bundle(bundle)
-    for items in (ITEMS, LARGE):
+    for items in (SOME, LARGE):
         with tempfile.TemporaryDirectory() as folder:
             measured[f"{items:,} ids"] = of_vocabulary(items, Path(folder))
     json.dump(measured, sys.stdout, indent=1)
