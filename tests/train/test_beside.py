@@ -14,6 +14,7 @@ from retrieval import metrics
 from retrieval.csr import CSR
 from retrieval.errors import ConfigError
 from tests.planted import write_planted
+from tests.tiny import unit
 from tests.train.test_fit import DEGENERATE, assert_same, table
 from train import checkpoint, fit, share
 from train import config as configs
@@ -88,7 +89,7 @@ def test_the_share_is_what_ranks_best() -> None:
     random = np.random.default_rng(0)
     one = np.eye(40, dtype=np.float32)
     noise, other = random.standard_normal((2, 40, 40)).astype(np.float32)
-    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    noise = unit(noise)
     history = CSR(np.arange(41), np.arange(40))
     nothing = CSR(np.zeros(41, np.int64), np.zeros(0, np.int64))
 
@@ -104,15 +105,16 @@ def test_the_share_is_what_ranks_best() -> None:
     def chosen(users: Vectors, source: Vectors) -> float:
         return share.choose(users, one, Data, Factors(source, one), decay=0.9)  # type: ignore[arg-type]
 
-    assert chosen(one, noise) == 0
-    assert chosen(noise, one) > 0.15
-    assert chosen(noise, other) == 0  # no more than chance
+    wrong = np.roll(one, 1, axis=0)
+    assert chosen(unit(one + 2 * noise), wrong) == 0
+    assert chosen(wrong, one) > share.START
+    assert chosen(noise, other) == share.START  # nothing is better by more than chance
 
 
 def test_where_nothing_is_named_validation_decides(open_config: Path, tmp_path: Path) -> None:
     trained(open_config, tmp_path)
     kept = json.loads((tmp_path / "training" / "config.json").read_text())["model"]["linear"]
-    assert kept["share"] in (0.0, *share.SHARES)
+    assert kept["share"] in share.SHARES
     assert (kept["dim"] is None) == (kept["share"] == 0)
 
 
