@@ -33,6 +33,7 @@ LARGEST = 24_000_000  # numbers in the vectors of all items: some hundred megaby
 BUDGET = 300e9  # what trying settings may cost, as `_Trials.cost` has it: one minute to five
 ASKED = 4_000  # validated users by whom settings are chosen
 RARE = 20  # users of an item, on average: where there are fewer, histories are told by rare items too much
+DENSE = 3_000  # items up to which matrices of items by items are made, where many directions are asked for
 ROUNDS = 2  # of subspace iteration, from the leading directions of the data
 SPARE = 16  # directions beside those wanted
 
@@ -112,6 +113,8 @@ def directions(given: Evidence, settings: Settings, *, seed: int, known: Leading
     known: of `weighted`; found if None. Returns (items, n) each, n at least settings.dim - 1 where there are so many
     items.
     """
+    if _dense(given, settings):
+        return _every_direction(given, settings)
     generator = np.random.default_rng(seed)
     rows = weighted(given, settings.likeness)
     if known is None:
@@ -134,6 +137,27 @@ def directions(given: Evidence, settings: Settings, *, seed: int, known: Leading
     told = given.taken @ source  # (users, n)
     turn = np.linalg.eigh(told.T @ told)[1][:, ::-1]
     return Factors((source @ turn).astype(np.float32), (basis @ turn / level).astype(np.float32))
+
+
+def _dense(given: Evidence, settings: Settings) -> bool:
+    """Whether all directions at once cost less than those that are asked for."""
+    items = given.taken.shape[1]
+    return bool(items <= DENSE and settings.dim > items / 4)
+
+
+def _every_direction(given: Evidence, settings: Settings) -> Factors:
+    """What `directions` finds, all of them: (items, items) each."""
+    rows = weighted(given, settings.likeness)
+    gram = (rows.T @ rows).toarray().astype(np.float64)
+    gram[np.diag_indices(len(gram))] += settings.ridge
+    solved = np.linalg.inv(gram)
+    matrix = np.eye(len(gram)) - solved / np.diag(solved)  # B
+    level = _users(given)[:, None].astype(np.float64) ** -LEVEL  # (items, 1)
+    levelled = matrix * level.T
+    together = (given.taken.T @ given.taken).toarray().astype(np.float64)  # (items, items)
+    basis = np.linalg.eigh(levelled.T @ together @ levelled)[1][:, ::-1]
+    source = levelled @ basis
+    return Factors(source.astype(np.float32), (basis / level).astype(np.float32))
 
 
 def weighted(given: Evidence, likeness: float) -> sparse.csr_array:
@@ -194,17 +218,21 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
         at = values.index(getattr(settings, name)) if getattr(settings, name) in values else None
         if at is None:
             continue
+        # Where all directions come at once, a width is tried though the one before it was no better.
+        over = name == "dim" and given.taken.shape[1] <= DENSE
         for step in (1, -1):
-            first = at
-            while 0 <= at + step < len(values):
-                change: dict[str, Any] = {name: values[at + step]}
+            first, place = at, at + step
+            while 0 <= place < len(values):
+                change: dict[str, Any] = {name: values[place]}
                 trial = settings._replace(**change)
                 if trials.spent + trials.cost(trial) > BUDGET:
                     break
                 measured = trials.measure(trial)
-                if not metrics.exceeds_chance(measured - best):
+                if metrics.exceeds_chance(measured - best):
+                    settings, best, at = trial, measured, place
+                elif not over:
                     break
-                settings, best, at = trial, measured, at + step
+                place += step
             if at != first:
                 break
     return settings
@@ -243,6 +271,8 @@ class _Trials:
         if kept is not None and kept[:2] == (settings.ridge, settings.likeness) and kept[2] >= settings.dim:
             return 0.0
         rows, items = self.given.taken.shape
+        if _dense(self.given, settings):
+            return 0.5 * float(items) ** 3
         rows += self.given.alike.shape[0]
         entries = self.given.taken.nnz + self.given.alike.nnz
         width = settings.dim + SPARE
@@ -259,9 +289,11 @@ class _Trials:
         kept = self._directions
         if kept is None or self.cost(settings):
             self.spent += self.cost(settings)
-            known = self._known(settings)
+            dense = _dense(self.given, settings)
+            known = None if dense else self._known(settings)
             made = directions(self.given, settings, seed=self.seed, known=known)
-            kept = self._directions = (settings.ridge, settings.likeness, settings.dim, made)
+            widest = int(CHOICES["dim"][-1]) if dense else settings.dim
+            kept = self._directions = (settings.ridge, settings.likeness, widest, made)
         return kept[3]
 
     def _known(self, settings: Settings) -> Leading:

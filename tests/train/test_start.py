@@ -92,8 +92,10 @@ def dense(given: Histories, catalogue: int) -> Matrix:
     return taken
 
 
+@pytest.mark.parametrize("all_at_once", [False, True])
 @pytest.mark.parametrize("users", [12, 60])  # fewer than the items, and more
-def test_the_closed_form_is_ease(users: int) -> None:
+def test_the_closed_form_is_ease(users: int, all_at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "DENSE", 24 if all_at_once else 23)
     given = planted(users)  # six items each: all users weigh alike
     made = linear.factors(evidence(given, 24), Settings(ridge=30.0, likeness=0.0, dim=25), seed=0)
     assert_allclose(np.linalg.norm(made.target, axis=1), np.ones(24), rtol=1e-5)
@@ -104,14 +106,15 @@ def test_the_closed_form_is_ease(users: int) -> None:
     assert_allclose(scores * factor, expected, atol=1e-3 * np.abs(expected).max())
 
 
-def test_cut_to_a_rank_its_predictions_are_as_near_as_any_of_that_rank() -> None:
-    given = planted()
-    cut = linear.directions(evidence(given, 24), Settings(ridge=30.0, likeness=0.0, dim=6), seed=0)
+@pytest.mark.parametrize("dim", [6, 7])  # found by iteration, and all at once
+def test_cut_to_a_rank_its_predictions_are_as_near_as_any_of_that_rank(dim: int) -> None:
+    given, rank = planted(), dim - 1
+    cut = linear.directions(evidence(given, 24), Settings(ridge=30.0, likeness=0.0, dim=dim), seed=0)
     taken = dense(given, 24)
     level = np.maximum(taken.sum(axis=0), 1) ** -linear.LEVEL  # what is predicted of an item counts so much
     left, values, right = np.linalg.svd(taken @ ease(taken, 30.0) * level)
-    expected = (left[:, :5] * values[:5]) @ right[:5] / level
-    assert_allclose(dense(given, 24) @ cut.source[:, :5] @ cut.target[:, :5].T, expected, atol=2e-3)
+    expected = (left[:, :rank] * values[:rank]) @ right[:rank] / level
+    assert_allclose(dense(given, 24) @ cut.source[:, :rank] @ cut.target[:, :rank].T, expected, atol=2e-3)
 
 
 def test_long_histories_weigh_less_and_features_count_as_users_do() -> None:
@@ -147,6 +150,21 @@ def test_settings_are_chosen_where_validation_says_more_than_noise() -> None:
     assert chosen.dim == 64
     fixed = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(Settings._fields), seed=0)
     assert fixed == first
+
+
+@pytest.mark.parametrize(("items", "chosen"), [(3000, 1024), (3001, 256)])
+def test_a_wider_form_is_tried_past_one_that_is_no_better_where_all_come_at_once(
+    items: int, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {32: 0.3, 64: 0.3, 128: 0.4, 256: 0.5, 512: 0.49, 1024: 0.6, 2048: 0.6}
+
+    def measure(self: object, settings: Settings) -> npt.NDArray[np.float64]:
+        return np.full(100, found[settings.dim])
+
+    monkeypatch.setattr(linear._Trials, "measure", measure)
+    given, fixed = evidence(planted(), items), frozenset(Settings._fields) - {"dim"}
+    best = linear.choose(given, asked(planted(seed=1), want=3), Settings(dim=256), fixed=fixed, seed=0)
+    assert best.dim == chosen
 
 
 def test_of_an_older_item_less_counts_where_that_finds_more() -> None:
