@@ -170,6 +170,8 @@ def _count_beside(summary: dict[str, Any], stands: Mapping[str, Any], *, share: 
         name = RANKING[0]
         without, with_it = summary["best"][name], stands["measured"][name]
         told = f"{name} {without:.4f} without it, {with_it:.4f} with it"
+        if with_it < without:
+            told += ", which may be chance; model.linear.share = 0 leaves it out"
         note(f"beside the towers a closed form has {share:.0%} of the score: {told}")
         summary["best"] |= stands["measured"]
 

@@ -50,7 +50,9 @@ def wanted(data: DataModule) -> Beside:
 
 @torch.no_grad()
 def finish(path: Path, module: Module, config: Config, wanted: Beside) -> Config:
-    """Put a closed form beside the towers of a stripped checkpoint; where that is open, if validation gains by it.
+    """Put a closed form beside the towers of a stripped checkpoint; where its share is open, with what `choose` finds.
+
+    Without validation an open share is 0.
 
     config: resolved but for [model.linear]. Returns the config with what was put there.
     """

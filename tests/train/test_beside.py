@@ -111,6 +111,18 @@ def test_the_share_is_what_ranks_best() -> None:
     assert chosen(noise, other) == share.START  # nothing is better by more than chance
 
 
+@pytest.mark.parametrize(("with_it", "told"), [(0.2, "with it"), (0.09, "leaves it out")])
+def test_what_stands_beside_is_said_with_what_it_changes(
+    with_it: float, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = {"parameters": 1, "best": {"ndcg@10": 0.1}}
+    fit._count_beside(summary, {"parameters": 2, "measured": {"ndcg@10": with_it}}, share=0.45)
+    said = capsys.readouterr().err
+    assert "a closed form has 45% of the score: ndcg@10 0.1000 without it" in said
+    assert said.strip().endswith(told)
+    assert summary == {"parameters": 3, "best": {"ndcg@10": with_it}}
+
+
 def test_where_nothing_is_named_validation_decides(open_config: Path, tmp_path: Path) -> None:
     trained(open_config, tmp_path)
     kept = json.loads((tmp_path / "training" / "config.json").read_text())["model"]["linear"]
