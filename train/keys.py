@@ -172,8 +172,8 @@ class Linear:
 
     share: float | None = key(
         None,
-        "Share of the score that EASE in closed form has beside the encoder, 0 for none; 0.45, or what validation finds "
-        "better beyond chance, where no encoder of the user and no model.dim are named, else 0.",
+        "Share of the score that EASE in closed form has beside the encoder, 0 for none; 0.45, or what validation "
+        "finds better beyond chance, where no encoder of the user and no model.dim are named, else 0.",
         low=0,
         below=1,
     )
