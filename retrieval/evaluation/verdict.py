@@ -107,7 +107,8 @@ def advise(
     if not any(feature.get("kind") != "history" for feature in features["item"][1:]):
         advice.append("give the item tower attributes, in [item.features]: whatever the items table tells of an item")
     dim = model.get("dim")
-    if isinstance(dim, int) and dim < WIDE and verdict.behind:
+    # A closed form had its width tried on validation, and drops nothing.
+    if isinstance(dim, int) and dim < WIDE and verdict.behind and train.get("start") != "linear":
         advice.append(f"a wider tower with more dropout: model.dim = {dim * 2}, model.dropout = 0.5")
     if verdict.outcome == "level":
         if spare_users:

@@ -171,6 +171,7 @@ def test_advice_follows_from_what_was_trained() -> None:
         'transitions reads the order of the history: so does model.encoder = "attention"' in line for line in told
     )
     assert any("item tower attributes" in line for line in told)
+    assert any("a wider tower" in line for line in told)
     assert "train.seed = 1" in told[-1]
     level = Verdict("level", "ease", "")
     falling = [{"epoch": epoch, "ndcg@10": 1 / epoch} for epoch in (1, 2, 3)]
@@ -178,7 +179,8 @@ def test_advice_follows_from_what_was_trained() -> None:
     assert "a smaller train.lr than 0.003" in told[0]
     assert "900 users" in told[-1]
     closed = {**config, "train": {"start": "linear", "epochs": 1}}
-    assert not any("epochs" in line for line in advise(closed, rising[:1], in_order=True, verdict=behind))
+    told_closed = advise(closed, rising[:1], in_order=True, verdict=behind)
+    assert not any("epochs" in line or "wider tower" in line for line in told_closed)
     nobody = advise(config, [], in_order=True, verdict=Verdict("loses", "popularity", "", behind=True))
     assert any("popularity gives everybody the same" in line for line in nobody)
 
