@@ -1,9 +1,10 @@
 """A closed form to start from where order means nothing: EASE, factored into two towers.
 
 EASE (Steck, arXiv 1905.03375) is the best linear map from what a user took to what the user takes, with nothing
-explaining itself. Its matrix B, items by items, is never made: the directions along which its predictions differ most
-give what a history adds up (`source`) and what an item is (`target`), so that source . target is B cut to the rank of
-the towers. Cut there, where it matters what is predicted, and not in B itself (reduced-rank regression, Izenman 1975).
+explaining itself. Its matrix B, items by items, is made of small catalogues only: the directions along which its
+predictions differ most give what a history adds up (`source`) and what an item is (`target`), so that source . target
+is B cut to the rank of the towers. Cut there, where it matters what is predicted, and not in B itself (reduced-rank
+regression, Izenman 1975).
 """
 
 from collections.abc import Mapping

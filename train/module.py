@@ -37,7 +37,7 @@ class Module(lightning.LightningModule):
 
     def __init__(self, pair: Pair, config: Config) -> None:
         super().__init__()
-        self.automatic_optimization = False  # whose closure and hooks take a thirtieth of a small step
+        self.automatic_optimization = False  # whose closure and hooks take a fiftieth of a small step
         self.pair, self.config = pair, config
         self.average = copy.deepcopy(pair).requires_grad_(False).eval()
         self.epochs: list[dict[str, Any]] = []
