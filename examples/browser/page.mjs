@@ -20,6 +20,7 @@ let inputs = [];
 let history = null;
 const titles = new Map();
 const chosen = [];
+let asked = 0; // answers asked for so far: only the last one is shown
 
 async function start() {
   const [schema, catalogue, session] = await Promise.all([
@@ -52,7 +53,7 @@ function askAbout() {
     field.name = name;
     field.type = kind === "number" ? "number" : "text";
     field.placeholder = "not told";
-    field.addEventListener("change", recommend);
+    field.addEventListener("change", () => recommend().catch(failed));
     label.append(text, field);
     at("about").append(label);
   }
@@ -83,7 +84,7 @@ function changed() {
     changed();
   };
   at("chosen").replaceChildren(...chosen.map((id) => button(id, () => remove(id))));
-  return recommend();
+  recommend().catch(failed);
 }
 
 function button(id, click) {
@@ -106,9 +107,12 @@ function user() {
 }
 
 async function recommend() {
+  const turn = ++asked;
+  at("hits").setAttribute("aria-busy", "true");
   const before = performance.now();
   const [hits] = await retriever.recommend([user()], { k: HITS });
   const taken = performance.now() - before;
+  if (turn !== asked) return;
   at("hits").replaceChildren(
     ...hits.map(({ id, score }) => {
       const line = document.createElement("li");
@@ -122,9 +126,19 @@ async function recommend() {
     }),
   );
   at("status").textContent = `${titles.size.toLocaleString("en")} titles ranked in ${taken.toFixed(1)} ms, in this page.`;
+  settled();
+}
+
+function settled() {
+  at("hits").setAttribute("aria-busy", "false");
+}
+
+function failed(error) {
+  settled();
+  at("status").textContent = String(error.message ?? error);
 }
 
 start().catch((error) => {
   at("search").placeholder = "The model did not load";
-  at("status").textContent = String(error.message ?? error);
+  failed(error);
 });
