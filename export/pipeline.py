@@ -46,7 +46,9 @@ def run_config(
     """
     # Imported here: torch takes seconds, and `--help` should not.
     from export.pair import export_towers
+    from retrieval import kinds
     from retrieval.build import build_index, publish_tables
+    from retrieval.evaluation import baselines as catalogue
     from retrieval.evaluation.evaluate import evaluate
     from retrieval.prepared import TRAINING
     from retrieval.publish import publishing
@@ -55,6 +57,8 @@ def run_config(
     from train.fit import fit
 
     seconds: dict[str, float] = {}
+    kinds.check(kind)  # a slip is told before the training, not after it
+    catalogue.check(baselines)
     settings = load_config(config, overrides=overrides)
     with stage("train", seconds):
         fit(settings, out, resume=resume)

@@ -35,6 +35,7 @@ TRAINING_LEAST: Final = 65_536
 PROBES: Final = (1, 2, 3, *(base << shift for shift in range(11) for base in (4, 5, 6, 7)))
 HALVES: Final = (faiss.ScalarQuantizer.QT_fp16, faiss.ScalarQuantizer.QT_bf16)
 FACTORS: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
+USUAL_DIMS: Final = (420, 192, 64)  # a product quantizer cuts them into equal parts: one divides by most counts
 BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -117,6 +118,18 @@ def choose(kind: str, *, count: int, dim: int, recall: float | None = None, memo
         f"index: {count:,} items of {dim} numbers take at least {needed / 1e9:.2f} GB, "
         f"--memory allows {bounded / 1e9:.2f} GB"
     )
+
+
+def check(kind: str) -> None:
+    """Before there are vectors: raise DataError on a kind that suits vectors of no usual length."""
+    for dim in USUAL_DIMS:
+        try:
+            choose(kind, count=EXACT_BELOW, dim=dim)
+        except DataError:
+            if dim == USUAL_DIMS[-1]:
+                raise
+        else:
+            return
 
 
 def _named(name: str, *, count: int, dim: int) -> Kind:

@@ -149,6 +149,23 @@ def test_a_run_that_fails_leaves_the_bundle_that_was_there(bundle: Path, planted
     assert Retriever.open(bundle).query([{"user": "u1"}], k=3)[0]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--baselines", "itemknn,eese", 'there is no baseline "eese"; did you mean "ease"?'),
+        ("--kind", "ifv", '--kind "ifv" is none of auto, flat, ivf, pq, nor a FAISS factory string'),
+    ],
+)
+def test_a_slip_of_a_later_stage_is_told_before_the_training(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, told: str
+) -> None:
+    cli("run", planted, "--out", tmp_path / "bundle", option, value, expect=1)
+    said = capsys.readouterr().err
+    assert told in said
+    assert "== train" not in said
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_two_tables_made_by_hand_go_through_without_an_edit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Spaces in names, unicode titles, duplicates, missing values, an integer and a float id column."""
     random = np.random.default_rng(0)

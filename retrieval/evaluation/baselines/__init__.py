@@ -8,7 +8,7 @@ from typing import Final
 from retrieval.errors import TwoTowerError, nearest
 from retrieval.evaluation.baselines.base import Baseline, Training, start
 
-__all__ = ["BASELINES", "Baseline", "Training", "choose", "make", "start", "unavailable"]
+__all__ = ["BASELINES", "Baseline", "Training", "check", "choose", "make", "start", "unavailable"]
 
 # name -> module:class; loaded when it is asked for, since scipy costs time and `implicit` is an extra.
 BASELINES: Final = {
@@ -51,12 +51,22 @@ def unavailable(name: str, training: Training) -> str | None:
     return None
 
 
+def check(names: Sequence[str] | None) -> None:
+    """Raise TwoTowerError on a name that `choose` would not take."""
+    if names is None or list(names) in (["all"], ["none"]):
+        return
+    for name in names:
+        if name not in BASELINES:
+            raise TwoTowerError(f'there is no baseline "{name}"{nearest(name, [*BASELINES, "all", "none"])}')
+
+
 def choose(names: Sequence[str] | None, training: Training) -> tuple[list[str], dict[str, str]]:
     """Which baselines to run and which are skipped, with the reason.
 
     names: None for those that take seconds on these data; "all" but those of `BY_NAME`; "none"; or some names.
     Raises TwoTowerError on an unknown name.
     """
+    check(names)
     usual = [name for name in BASELINES if name not in BY_NAME]
     if names is None:
         wanted = [name for name in usual if _is_quick(name, training)]
@@ -66,9 +76,6 @@ def choose(names: Sequence[str] | None, training: Training) -> tuple[list[str], 
         wanted = []
     else:
         wanted = list(dict.fromkeys(names))
-        for name in wanted:
-            if name not in BASELINES:
-                raise TwoTowerError(f'there is no baseline "{name}"{nearest(name, [*BASELINES, "all", "none"])}')
     skipped = {name: reason for name in wanted if (reason := unavailable(name, training)) is not None}
     if names is None:
         slow = {name: "takes longer; ask for it with --baselines all" for name in usual if name not in wanted}
