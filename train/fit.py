@@ -60,23 +60,15 @@ def fit(
     if previous is not None:
         config = dataclasses.replace(config, split=dataclasses.replace(config.split, kind="none"))
     dataset = prepare(config, order=None if previous is None else previous.order)
-    plan = _plan(dataset, previous)
-    sets = None
-    if dataset.order.unsure and len(plan.data.truth.users):
-        note(
-            f"the same items follow each other {dataset.order.repeats:.2f} times as often as by chance, so histories "
-            "are tried as sequences and as sets"
-        )
-        sets = _plan(as_sets(dataset, config), None)
-        if sets.form is not None and plan.beside is not None:
-            plan = plan._replace(beside=plan.beside.tuned(closed.settings(sets.config), config))
+    plan, alone = _plans(dataset, config, previous, resume=resume)
+    if alone is not None and resume and _is_of(out, alone):
+        plan, alone = alone, None
+    if alone is not None and not plan.facts.ordered:
+        note("towers are trained as well; both stand side by side where validation finds more by that")
     done = _train(plan, out, resume=resume, previous=previous, watching=callbacks)
-    if sets is not None and sets.form is not None:
-        as_sequences, as_set = done.summary["best"]["ndcg@10"], sets.form.ndcg(closed.settings(sets.config), k=10)
-        better = "sets" if as_set > as_sequences else "sequences"
-        note(f"histories are taken as {better}: ndcg@10 {as_sequences:.4f} as sequences, {as_set:.4f} as sets")
-        if better == "sets":
-            done = _train(sets, out, resume=False, previous=None, watching=callbacks)
+    if alone is not None and _is_better(alone, plan, done):
+        done = _train(alone, out, resume=False, previous=None, watching=callbacks)
+    assert done is not None
     work, summary, reason = done
     summary["seconds"] = time.monotonic() - started
     (work / prepared.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -104,9 +96,38 @@ class _Plan(NamedTuple):
     beside: share.Beside | None
 
 
-def _plan(dataset: Dataset, previous: Previous | None) -> _Plan:
-    """Decide what a config leaves open. previous: what is refitted."""
-    facts = recipe.statistics(dataset)
+def _plans(dataset: Dataset, config: Config, previous: Previous | None, *, resume: bool) -> tuple[_Plan, _Plan | None]:
+    """What is trained, and the closed form alone where validation decides between the two.
+
+    config: as `prepare` was given it. previous: what is refitted, where all is decided.
+    """
+    # Of a training that goes on, more epochs may be of either.
+    lasting = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=None)) if resume else config
+    if previous is not None:
+        return _plan(dataset, previous, learned=previous.learned and recipe.may_learn(config)), None
+    plan = _plan(dataset, None)
+    if not len(plan.data.truth.users):
+        return plan, None
+    if dataset.order.unsure:
+        note(
+            f"the same items follow each other {dataset.order.repeats:.2f} times as often as by chance, so histories "
+            "are tried as sequences and as sets"
+        )
+        sets = _plan(as_sets(dataset, config), None)
+        if sets.form is None:
+            return plan, None
+        if plan.beside is not None:
+            plan = plan._replace(beside=plan.beside.tuned(closed.settings(sets.config), config))
+        return plan, sets
+    if plan.form is None or not recipe.may_learn(lasting) or build.given(plan.config.model.dim) > recipe.WIDE:
+        return plan, None
+    learned = _plan(dataset, None, learned=True)
+    return learned._replace(beside=share.Beside(plan.form, closed.settings(plan.config), None, usual=1.0)), plan
+
+
+def _plan(dataset: Dataset, previous: Previous | None, *, learned: bool = False) -> _Plan:
+    """Decide what a config leaves open. previous: what is refitted. learned: see `recipe.Statistics`."""
+    facts = dataclasses.replace(recipe.statistics(dataset), learned=learned)
     resolved = recipe.resolve(dataset.config, facts)  # with the length of the history, which the data decided
     data = DataModule(dataset, resolved, ordered=facts.ordered)
     form = None
@@ -131,8 +152,10 @@ class _Done(NamedTuple):
     reason: str | None
 
 
-def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, watching: Sequence[Callback]) -> _Done:
-    """Train as planned. previous: what is refitted."""
+def _train(
+    plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, watching: Sequence[Callback]
+) -> _Done | None:
+    """Train as planned. previous: what is refitted. Returns None where the closed form beside had better be alone."""
     train = plan.config.train
     work = _work_folder(out, plan.config, plan.dataset.fingerprint(), resume=resume)
     dataclasses.replace(plan.dataset, config=plan.config).save(work)
@@ -145,8 +168,11 @@ def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, w
         settle.finish(best, module, unknown=unknown)
     trained = time.monotonic()
     if plan.beside is not None:
-        plan = plan._replace(config=share.finish(best, module, plan.config, plan.beside))
-        plan.config.save(work)
+        config = share.finish(best, module, plan.config, plan.beside)
+        if config is None:
+            return None
+        plan = plan._replace(config=config)
+        config.save(work)
     summary = _summary(module, trainer, plan, refit=previous is not None)
     summary["seconds_to_best"] += time.monotonic() - trained
     kept = checkpoint.read(best)
@@ -161,6 +187,25 @@ def _train(plan: _Plan, out: Path, *, resume: bool, previous: Previous | None, w
     name, mode = monitored(plan.config)
     reason = ending(module.epochs, name=name, mode=mode, most=build.given(train.epochs))
     return _Done(work, summary, reason)
+
+
+def _is_better(alone: _Plan, plan: _Plan, done: _Done | None) -> bool:
+    """Whether validation prefers the closed form alone to what was trained, which is said.
+
+    done: by the plan; None where the share that was chosen says so.
+    """
+    assert alone.form is not None
+    found = alone.form.ndcg(closed.settings(alone.config), k=10)
+    if done is None:
+        note(f"the closed form stands alone, with ndcg@10 {found:.4f}: the towers beside it find no more beyond chance")
+    elif plan.facts.ordered:
+        as_sequences = done.summary["best"]["ndcg@10"]
+        better = "sets" if found > as_sequences else "sequences"
+        note(f"histories are taken as {better}: ndcg@10 {as_sequences:.4f} as sequences, {found:.4f} as sets")
+        return better == "sets"
+    else:
+        note(f"alone the closed form has ndcg@10 {found:.4f}")
+    return done is None
 
 
 def _count_beside(summary: dict[str, Any], stands: Mapping[str, Any], *, share: float) -> None:
@@ -273,10 +318,10 @@ def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -
     work, done, old = out / WORK_NAME, out / prepared.TRAINING, out / OLD_NAME
     if old.exists() and not done.exists():
         old.rename(done)  # a publication was cut short between its two renames
-    name = {"config": _comparable(config), "fingerprint": fingerprint, "towers": checkpoint.TOWERS}
+    name = _kind(config, fingerprint)
     if resume:
-        source = work if (work / checkpoint.LAST_NAME).exists() else done
-        if not (source / checkpoint.LAST_NAME).exists():
+        source = _resumable(out)
+        if source is None:
             raise TrainError(f'{out}: nothing to resume; run "twotower train" without --resume')
         if json.loads((source / RESUME_NAME).read_text(encoding="utf-8")) != name:
             raise TrainError(
@@ -293,8 +338,28 @@ def _work_folder(out: Path, config: Config, fingerprint: str, *, resume: bool) -
     return work
 
 
+def _resumable(out: Path) -> Path | None:
+    """The folder of the training that `--resume` goes on with: one that was broken off before one that ended."""
+    folders = (out / WORK_NAME, out / prepared.TRAINING)
+    return next((folder for folder in folders if (folder / checkpoint.LAST_NAME).exists()), None)
+
+
+def _is_of(out: Path, plan: _Plan) -> bool:
+    """Whether the training to resume is of this plan."""
+    source = _resumable(out)
+    if source is None:
+        return False
+    kind = json.loads((source / RESUME_NAME).read_text(encoding="utf-8"))
+    return bool(kind == _kind(plan.config, plan.dataset.fingerprint()))
+
+
+def _kind(config: Config, fingerprint: str) -> dict[str, Any]:
+    """What must be the same for a training to go on."""
+    return {"config": _comparable(config), "fingerprint": fingerprint, "towers": checkpoint.TOWERS}
+
+
 def _comparable(config: Config) -> Any:
-    """What must be the same for a training to go on: all but where it is read from and how long it lasts."""
+    """Of a config what must be the same: all but where it is read from and how long it lasts."""
     content = config.to_dict()
     del content["source"]
     for key in ("epochs", "patience", "accelerator"):

@@ -19,6 +19,7 @@ LONG = 30  # items of a history, from where on what is read of it is dropped at 
 SHARP = 3.0  # times chance that items follow each other, from where on what follows the newest is worth learning apart
 POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
+WIDE = 256  # of a closed form: where validation wants more directions, those that towers learn are too few to add any
 NEWEST = 10  # items that have a short cut, where there are so many users, and one tells as much as another
 
 
@@ -27,7 +28,8 @@ class Statistics:
     """What a recipe is chosen by, over the training rows.
 
     mean_length: of a history. ordered: whether the order of a history tells anything. repeats: how often items follow
-    each other, over chance; None where it was not measured.
+    each other, over chance; None where it was not measured. learned: whether histories without an order are read by
+    towers that are trained, the closed form beside them.
     """
 
     users: int
@@ -37,6 +39,7 @@ class Statistics:
     ordered: bool
     values: bool
     repeats: float | None = None
+    learned: bool = False
 
 
 def statistics(dataset: Dataset) -> Statistics:
@@ -73,7 +76,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
         )
     dim = model.dim or (256 if closed else 128 if not small and facts.users > MANY_USERS else 64)
     # Candidates cost the same whatever the batch, the whole catalogue what the batch does.
-    most = 4000 if closed else 2000 if facts.ordered and not small else 1000
+    most = 4000 if closed or facts.learned else 2000 if facts.ordered and not small else 1000
     batch_size = train.batch_size or _between(64, facts.interactions // STEPS, most)
     steps = max(facts.interactions // batch_size, 1)
     return dataclasses.replace(
@@ -110,20 +113,34 @@ def resolve(config: Config, facts: Statistics) -> Config:
 
 
 def beside(config: Config, facts: Statistics) -> bool:
-    """Whether a closed form may stand beside an encoder of sequences.
+    """Whether a closed form may stand beside an encoder that is trained.
 
     Raises ConfigError where the config wants it and it cannot be.
     """
     share = config.model.linear.share
     if share is None:
-        free = config.model.user is None and config.model.dim is None and config.data.negative is None
-        return free and facts.ordered and _closed(config) and config.train.objective in SOFTMAX
+        return (facts.ordered or facts.learned) and _is_open(config)
     if share and not _closed(config):
         raise ConfigError(
             f"{config.source}: model.linear.share = {share:g} needs a history, the item's id, as a category, among its "
             "features, and an objective that ranks; set it to 0"
         )
     return share > 0
+
+
+def may_learn(config: Config) -> bool:
+    """Whether the closed form of histories without an order may have towers beside it that are trained.
+
+    It may not where the config names what only one of them has.
+    """
+    train = config.train
+    return _is_open(config) and config.model.linear.share is None and train.start is None and train.epochs is None
+
+
+def _is_open(config: Config) -> bool:
+    """Whether a config leaves it open that a score is of two parts, one of them the closed form."""
+    free = config.model.user is None and config.model.dim is None and config.data.negative is None
+    return free and _closed(config) and config.train.objective in SOFTMAX
 
 
 def _between(low: int, value: int, high: int) -> int:
@@ -162,7 +179,7 @@ def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:
         return keys.Mlp()
     if facts.ordered:
         return keys.Attention()
-    return keys.Sum() if _closed(config) else keys.Mean()
+    return keys.Sum() if _closed(config) and not facts.learned else keys.Mean()
 
 
 def _closed_epochs(config: Config) -> int:

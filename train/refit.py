@@ -19,8 +19,8 @@ METRICS_NAME: Final = "metrics.json"
 class Previous:
     """The training that a refit follows, by its summary.
 
-    epochs: how many validation chose. order: what it found of that of its histories. unknown: of settled items,
-    see `settle.finish`; None where they were left as trained.
+    epochs: how many validation chose. order: what it found of that of its histories. learned: see
+    `recipe.Statistics`. unknown: of settled items, see `settle.finish`; None where they were left as trained.
     """
 
     def __init__(self, out: Path) -> None:
@@ -32,6 +32,7 @@ class Previous:
             self.epochs = int(self._summary["best"]["epoch"])
             found = self._summary["statistics"]
             self.order = Order(told=bool(found["ordered"]), repeats=found.get("repeats"))
+            self.learned = bool(found.get("learned"))
             self.unknown: float | None = self._summary.get("unknown")
         except (OSError, ValueError, KeyError) as error:
             raise TrainError(

@@ -26,11 +26,15 @@ RECENT: Final = 0.9  # its decay, where nothing else is said; like its other set
 
 
 class Beside(NamedTuple):
-    """A closed form with its settings, and its share of the score; None for one that is to be chosen."""
+    """A closed form with its settings, and its share of the score; None for one that is to be chosen.
+
+    usual: the share that it has unless validation says otherwise; 1 is the closed form alone.
+    """
 
     form: Form
     settings: linear.Settings
     share: float | None
+    usual: float = START
 
     def tuned(self, settings: linear.Settings, config: Config) -> "Beside":
         """The same with settings that were chosen for a closed form alone; what the config names stays."""
@@ -49,20 +53,24 @@ def wanted(data: DataModule) -> Beside:
 
 
 @torch.no_grad()
-def finish(path: Path, module: Module, config: Config, wanted: Beside) -> Config:
+def finish(path: Path, module: Module, config: Config, wanted: Beside) -> Config | None:
     """Put a closed form beside the towers of a stripped checkpoint; where its share is open, with what `choose` finds.
 
     Without validation an open share is 0.
 
-    config: resolved but for [model.linear]. Returns the config with what was put there.
+    config: resolved but for [model.linear]. Returns the config with what was put there; None, and nothing put, where
+    the closed form had better be alone.
     """
-    form, settings, share = wanted
+    form, settings, share, usual = wanted
     data, pair = module.data, module.average.cpu()
     pair.load_state_dict(checkpoint.read(path)["state_dict"])
     validated = len(data.truth.users) > 0
     alone = module.embedded(pair) if validated else None
     if share is None:
-        share = 0.0 if alone is None else choose(*alone, data, form.factors(settings), decay=settings.decay)
+        cut = form.factors(settings)
+        share = 0.0 if alone is None else choose(*alone, data, cut, decay=settings.decay, usual=usual)
+    if share == 1:
+        return None
     config = beside.put(config, settings, share=share)
     if not share:
         return config
@@ -79,7 +87,9 @@ def finish(path: Path, module: Module, config: Config, wanted: Beside) -> Config
     return config
 
 
-def choose(users: Vectors, items: Vectors, data: DataModule, cut: linear.Factors, *, decay: float) -> float:
+def choose(
+    users: Vectors, items: Vectors, data: DataModule, cut: linear.Factors, *, decay: float, usual: float = START
+) -> float:
     """The share that ranks best for the validated users, if by more than chance; else the one that is usual.
 
     users: (n, dim) in the order of `Truth.users`, items: (catalogue, dim), of the towers. cut: the closed form, which
@@ -97,9 +107,9 @@ def choose(users: Vectors, items: Vectors, data: DataModule, cut: linear.Factors
         both = side_by_side(users, told, share=share), side_by_side(items, cut.target, share=share)
         return metrics.ndcg(metrics.ranks(*both, wanted, seen), wanted, k=K)
 
-    found = {share: measured(share) for share in SHARES}
-    best = max(SHARES, key=lambda share: found[share].mean())
-    return best if metrics.exceeds_chance(found[best] - found[START]) else START
+    found = {share: measured(share) for share in {*SHARES, usual}}
+    best = max(sorted(found), key=lambda share: found[share].mean())
+    return best if metrics.exceeds_chance(found[best] - found[usual]) else usual
 
 
 def side_by_side(first: Vectors, second: Vectors, *, share: float) -> Vectors:

@@ -102,13 +102,16 @@ def test_the_share_is_what_ranks_best() -> None:
             }
         )
 
-    def chosen(users: Vectors, source: Vectors) -> float:
-        return share.choose(users, one, Data, Factors(source, one), decay=0.9)  # type: ignore[arg-type]
+    def chosen(users: Vectors, source: Vectors, usual: float = share.START) -> float:
+        cut = Factors(source, one)
+        return share.choose(users, one, Data, cut, decay=0.9, usual=usual)  # type: ignore[arg-type]
 
     wrong = np.roll(one, 1, axis=0)
     assert chosen(unit(one + 2 * noise), wrong) == 0
     assert chosen(wrong, one) > share.START
     assert chosen(noise, other) == share.START  # nothing is better by more than chance
+    assert chosen(noise, other, usual=1.0) == 1
+    assert chosen(unit(one + 2 * noise), wrong, usual=1.0) == 0
 
 
 @pytest.mark.parametrize(("with_it", "told"), [(0.2, "with it"), (0.09, "leaves it out")])

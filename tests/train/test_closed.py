@@ -11,8 +11,9 @@ import torch
 
 from tests.planted import write_planted
 from tests.train.test_start import ease
-from train import checkpoint, fit
+from train import checkpoint, fit, share
 from train import config as configs
+from train.beside import SideBySide
 
 SETTINGS = ("ridge", "likeness", "damping")
 PLAIN = ("train.ridge=30", "train.likeness=0", "train.damping=0", "model.dim=41")  # EASE, uncut
@@ -169,3 +170,80 @@ def test_resuming_goes_on_from_the_closed_form(unordered: Path, tmp_path: Path) 
     left, right = (checkpoint.read(tmp_path / name / "training" / "last.ckpt") for name in ("whole", "parts"))
     for name, tensor in left["state_dict"].items():
         assert torch.equal(tensor, right["state_dict"][name]), name
+
+
+BOTH = "towers are trained as well"
+
+
+def decided(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    """Have validation find this share best, of those that it is asked about."""
+
+    def choose(*_: Any, usual: float, **__: Any) -> float:
+        assert usual == 1
+        return value
+
+    monkeypatch.setattr(share, "choose", choose)
+
+
+def test_towers_that_are_trained_may_stand_beside(
+    unordered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decided(monkeypatch, 0.3)
+    summary = train(unordered, tmp_path, "train.ridge=30")
+    said = capsys.readouterr().err
+    assert BOTH in said
+    assert "a closed form has 30% of the score" in said
+    assert "alone the closed form has ndcg@10" in said
+    loaded = checkpoint.load(tmp_path)
+    recipe, kept = loaded.config.model, loaded.config.model.linear
+    assert (recipe.user.name if recipe.user else None, kept.share, kept.ridge, kept.decay) == ("mean", 0.3, 30, 1)
+    assert summary["statistics"]["learned"]
+    assert isinstance(loaded.user_tower, SideBySide)
+    asked = Asked(tmp_path)
+    assert asked.users([["i0"]]).shape == (1, (recipe.dim or 0) + (kept.dim or 0))
+    assert asked.even(asked.users([["i0", "i2", "i4"]]), 15) == 1
+    assert asked.even(asked.users([["nobody knows"]], camp="odd"), 15) == 0
+    # It is gone on with as what it is, and so refitted.
+    more = train(unordered, tmp_path, "train.ridge=30", f"train.epochs={summary['epochs'] + 1}", resume=True)
+    assert more["epochs"] == summary["epochs"] + 1
+    assert more["statistics"]["learned"]
+    again = train(unordered, tmp_path, "train.ridge=30", refit=True)
+    assert again["refit"]
+    assert checkpoint.load(tmp_path).config.model == loaded.config.model
+
+
+def test_where_they_find_no_more_the_closed_form_stands_alone(
+    unordered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decided(monkeypatch, 1.0)
+    summary = train(unordered, tmp_path / "open")
+    said = capsys.readouterr().err
+    assert BOTH in said
+    assert "the closed form stands alone, with ndcg@10" in said
+    assert not summary["statistics"]["learned"]
+    train(unordered, tmp_path / "named", "model.linear.share=0")
+    assert BOTH not in capsys.readouterr().err
+    left, right = (checkpoint.read(tmp_path / name / "training" / "checkpoint.ckpt") for name in ("open", "named"))
+    assert left["state_dict"].keys() == right["state_dict"].keys()
+    for name, tensor in left["state_dict"].items():
+        assert torch.equal(tensor, right["state_dict"][name]), name
+    assert train(unordered, tmp_path / "open", "train.epochs=2", resume=True)["epochs"] == 2
+    assert not train(unordered, tmp_path / "open", refit=True)["statistics"]["learned"]
+
+
+@pytest.mark.parametrize(
+    "named", ["model.dim=12", "train.epochs=1", 'train.start="linear"', 'model.user.encoder="sum"']
+)
+def test_where_one_of_both_is_named_the_other_is_not_tried(
+    unordered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str
+) -> None:
+    train(unordered, tmp_path, named)
+    assert BOTH not in capsys.readouterr().err
+
+
+def test_where_many_directions_are_wanted_no_towers_are_trained(
+    unordered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.recipe.WIDE", 1)
+    train(unordered, tmp_path)
+    assert BOTH not in capsys.readouterr().err
