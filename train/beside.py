@@ -1,8 +1,9 @@
-"""Two pairs side by side as one: what reads histories as sequences, and a closed form that reads them as sets.
+"""Two pairs side by side as one: towers that are trained, and a closed form that reads histories as sets.
 
-They err apart. A model of sequences tells what comes next; of a user with many tastes, or of an item that few took, a
-regression over all pairs of items tells more. A score that is a mean of both is again a product of two vectors, since
-vectors may stand one after the other, and so stays two towers and one index.
+They err apart. A model of sequences tells what comes next, one of few directions what many have in common; of a user
+with many tastes, or of an item that few took, a regression over all pairs of items tells more. A score that is a mean
+of both is again a product of two vectors, since vectors may stand one after the other, and so stays two towers and one
+index.
 """
 
 import dataclasses

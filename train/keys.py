@@ -168,12 +168,13 @@ ENCODERS: Final[Mapping[str, type[Encoder]]] = {cls.name: cls for cls in typing.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """EASE in closed form, beside an encoder of sequences: vectors of both, one after the other."""
+    """EASE in closed form, beside an encoder that is trained: vectors of both, one after the other."""
 
     share: float | None = key(
         None,
         "Share of the score that EASE in closed form has beside the encoder, 0 for none; 0.45, or what validation "
-        "finds better beyond chance, where no encoder of the user and no model.dim are named, else 0.",
+        "finds better beyond chance, where no encoder of the user and no model.dim are named, else 0. Without order: "
+        "of all or less, as validation finds; 0 tries no encoder beside it.",
         low=0,
         below=1,
     )
