@@ -101,10 +101,10 @@ def _plans(dataset: Dataset, config: Config, previous: Previous | None, *, resum
 
     config: as `prepare` was given it. previous: what is refitted, where all is decided.
     """
-    # Of a training that goes on, more epochs may be of either.
-    lasting = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=None)) if resume else config
+    begun = resume or previous is not None  # as one of the two: more epochs may be of either
+    lasting = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=None)) if begun else config
     if previous is not None:
-        return _plan(dataset, previous, learned=previous.learned and recipe.may_learn(config)), None
+        return _plan(dataset, previous, learned=previous.learned and recipe.may_learn(lasting)), None
     plan = _plan(dataset, None)
     if not len(plan.data.truth.users):
         return plan, None

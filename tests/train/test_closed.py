@@ -207,8 +207,9 @@ def test_towers_that_are_trained_may_stand_beside(
     more = train(unordered, tmp_path, "train.ridge=30", f"train.epochs={summary['epochs'] + 1}", resume=True)
     assert more["epochs"] == summary["epochs"] + 1
     assert more["statistics"]["learned"]
-    again = train(unordered, tmp_path, "train.ridge=30", refit=True)
+    again = train(unordered, tmp_path, "train.ridge=30", "train.epochs=9", refit=True)
     assert again["refit"]
+    assert again["epochs"] == more["best"]["epoch"]
     assert checkpoint.load(tmp_path).config.model == loaded.config.model
 
 
