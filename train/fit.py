@@ -185,7 +185,8 @@ def _train(
     lines = "".join(json.dumps(epoch) + "\n" for epoch in module.epochs)
     (work / prepared.EPOCHS).write_text(lines, encoding="utf-8")
     name, mode = monitored(plan.config)
-    reason = ending(module.epochs, name=name, mode=mode, most=build.given(train.epochs))
+    most, learned = build.given(train.epochs), plan.facts.learned  # which a config that names epochs would not be
+    reason = ending(module.epochs, name=name, mode=mode, most=most, resumed=learned)
     return _Done(work, summary, reason)
 
 

@@ -17,10 +17,13 @@ def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
     console.note(f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}{measured}  {epoch['seconds']:.1f} s")
 
 
-def ending(epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, most: int) -> str | None:
+def ending(
+    epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, most: int, resumed: bool = False
+) -> str | None:
     """Say why training ended where it did. None where there is nothing to compare.
 
     epochs: lines of `history.jsonl`. name, mode: what tells the best, and which way. most: how many there could be.
+    resumed: whether more are had by going on with what is there alone.
     """
     measured = [epoch for epoch in epochs if name in epoch]
     if len(measured) < 2:
@@ -29,7 +32,8 @@ def ending(epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, most: i
     best, last = choose(measured, key=lambda epoch: float(epoch[name]))["epoch"], measured[-1]["epoch"]
     if best == last:
         way = "rising" if mode == "max" else "falling"
-        return f"{name} is still {way} at epoch {last}: more may help: train.epochs={2 * most}"
+        more = f"{'--resume with ' if resumed else ''}train.epochs={2 * most}"
+        return f"{name} is still {way} at epoch {last}: more may help: {more}"
     limit = ", all that train.epochs allows" if last >= most else ""
     return f"{name} is no better since epoch {best}: stopped at {last}{limit}"
 

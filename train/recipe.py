@@ -14,12 +14,14 @@ from train.order import SOFTMAX, SURE
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
+EPOCHS = 30
 STEPS = 100  # an epoch, at least, where there is little data
 LONG = 30  # items of a history, from where on what is read of it is dropped at the price of twice the epochs
 SHARP = 3.0  # times chance that items follow each other, from where on what follows the newest is worth learning apart
 POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
 WIDE = 256  # of a closed form: where validation wants more directions, those that towers learn are too few to add any
+TARGETS = 5_000_000  # that such towers are trained on: some minutes, as trying the settings of the closed form takes
 NEWEST = 10  # items that have a short cut, where there are so many users, and one tells as much as another
 
 
@@ -94,7 +96,7 @@ def resolve(config: Config, facts: Statistics) -> Config:
         train=dataclasses.replace(
             train,
             objective=train.objective or ("softmax" if small else "sampled-softmax"),
-            epochs=train.epochs or (_closed_epochs(config) if closed else 30),
+            epochs=train.epochs or (_closed_epochs(config) if closed else _epochs(facts)),
             patience=train.patience or 5,
             batch_size=batch_size,
             lr=train.lr or (0.0001 if closed else _lr(train, facts, batch_size)),  # a closed form has much to lose
@@ -180,6 +182,11 @@ def _user_encoder(config: Config, facts: Statistics) -> keys.Encoder:
     if facts.ordered:
         return keys.Attention()
     return keys.Sum() if _closed(config) and not facts.learned else keys.Mean()
+
+
+def _epochs(facts: Statistics) -> int:
+    """The most there are; of towers that may come to nothing, fewer of much data."""
+    return _between(1, TARGETS // max(facts.interactions, 1), EPOCHS) if facts.learned else EPOCHS
 
 
 def _closed_epochs(config: Config) -> int:

@@ -29,6 +29,9 @@ def test_why_training_ended() -> None:
     # A single epoch, or none that was validated, says nothing.
     assert said(0.3) is None
     assert ending([{"epoch": 1}, {"epoch": 2}], name="ndcg@10", mode="max", most=2) is None
+    rising = [{"epoch": 1, "ndcg@10": 0.1}, {"epoch": 2, "ndcg@10": 0.2}]
+    told = ending(rising, name="ndcg@10", mode="max", most=2, resumed=True)
+    assert told == "ndcg@10 is still rising at epoch 2: more may help: --resume with train.epochs=4"
 
 
 def test_it_is_said_where_training_was_validated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,14 @@ from train.config import Config
 from train.recipe import Statistics, resolve
 
 
-def resolved(config: Path, *overrides: str, ordered: bool = True, repeats: float | None = None, **facts: int) -> Config:
+def resolved(
+    config: Path,
+    *overrides: str,
+    ordered: bool = True,
+    repeats: float | None = None,
+    learned: bool = False,
+    **facts: int,
+) -> Config:
     sizes = {"users": 20_000, "items": 12_000, "interactions": 150_000} | facts
     shape = Statistics(
         users=sizes["users"],
@@ -22,6 +29,7 @@ def resolved(config: Path, *overrides: str, ordered: bool = True, repeats: float
         ordered=ordered,
         values=False,
         repeats=repeats,
+        learned=learned,
     )
     return resolve(configs.load(config, overrides=overrides), shape)
 
@@ -106,3 +114,17 @@ def test_without_order_the_closed_form_is_kept_unless_more_is_asked_of_it(tmp_pa
         assert resolved(config, *overrides, ordered=False).train.epochs == expected, overrides
     with pytest.raises(ConfigError, match=r'train\.start = "linear" needs the user encoder "sum"'):
         resolved(config, 'train.start="linear"', ordered=True)
+
+
+def test_towers_beside_the_closed_form_take_no_longer_than_it_may(tmp_path: Path) -> None:
+    config = write_planted(tmp_path, encoder=None)
+    config.write_text(config.read_text().replace("epochs = 3\n", ""))
+    for interactions, expected in {
+        0: (64, 30),
+        150_000: (1_500, 30),
+        1_400_000: (4_000, 3),
+        20_000_000: (4_000, 1),
+    }.items():
+        recipe = resolved(config, ordered=False, learned=True, interactions=interactions)
+        assert isinstance(recipe.model.user, keys.Mean)
+        assert (recipe.train.batch_size, recipe.train.epochs) == expected, interactions
