@@ -121,13 +121,17 @@ def run(
     epochs = _read_epochs(folder)
     measures = {name: rival.measured.values for name, rival in rivals.items()}
     verdict = judge(drawn, model.values, measures, k=main, users=len(stage.rows))
+    exact = measured(Ranking(answers.exact, answers.deployed.lists))
     if verdict.outcome in ("loses", "level"):
+        trained, best = summary.get("statistics", {}), exact.values[f"ndcg@{main}"]
         tries = advise(
             held.config,
             epochs,
-            in_order=held.training.times is not None and summary.get("statistics", {}).get("ordered", True),
+            in_order=held.training.times is not None and trained.get("ordered", True),
             verdict=verdict,
             spare_users=len(whole.rows) - len(stage.rows),
+            learned=trained.get("learned", False),
+            missed=1 - model.values[f"ndcg@{main}"] / best if best else 0.0,
         )
         verdict = verdict._replace(advice=tries)
     return Evaluation(
@@ -138,7 +142,7 @@ def run(
         users_held_out=len(whole.rows),
         answers=answers,
         model=model,
-        exact=measured(Ranking(answers.exact, answers.deployed.lists)),
+        exact=exact,
         rivals=rivals,
         skipped=skipped,
         drawn=drawn,

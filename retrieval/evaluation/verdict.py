@@ -7,6 +7,7 @@ from retrieval.evaluation.intervals import Bootstrap, Interval
 
 FOLLOWING: Final = ("transitions", "itemknn")  # baselines that weigh the newest items most, or what follows what
 TIMELESS: Final = ("popularity", "recent-popularity")
+MISSED: Final = 0.01  # share of NDCG that an index may cost before it is spoken of
 WIDE: Final = 256  # from here on more width has not been seen to help
 
 Outcome = Literal["wins", "level", "loses", "alone"]
@@ -80,11 +81,14 @@ def advise(
     in_order: bool,
     verdict: Verdict,
     spare_users: int = 0,
+    learned: bool = False,
+    missed: float = 0.0,
 ) -> tuple[str, ...]:
     """What to try where the model does not win, from what the training was; what promises most comes first.
 
     epochs: of the training, as its history tells. in_order: whether times tell what followed what.
-    spare_users: held-out users that were not judged.
+    spare_users: held-out users that were not judged. learned: whether towers were trained beside a closed form of
+    histories without an order. missed: share of NDCG that is lost since the index does not look at every item.
     """
     model, train = config.get("model", {}), config.get("train", {})
     features = {side: config.get(side, {}).get("features", []) for side in ("user", "item")}
@@ -93,7 +97,9 @@ def advise(
         advice.append('predicting ratings finds little: train.objective = "softmax"')
     if not any(feature.get("kind") == "history" for feature in features["user"]):
         advice.append('give the user tower a history: history = { kind = "history" } in [user.features]')
-    advice += _on_length(epochs, train)
+    if missed >= MISSED:
+        advice.append(f"the index costs {missed:.0%} of NDCG: twotower index build DIR --recall 1 looks at every item")
+    advice += _on_length(epochs, train, resumed=learned)
     encoder = (model.get("user") or {}).get("encoder")
     if verdict.rival in FOLLOWING and in_order and encoder not in (None, "attention"):
         advice.append(
@@ -107,9 +113,11 @@ def advise(
     if not any(feature.get("kind") != "history" for feature in features["item"][1:]):
         advice.append("give the item tower attributes, in [item.features]: whatever the items table tells of an item")
     dim = model.get("dim")
-    # A closed form had its width tried on validation, and drops nothing.
-    if isinstance(dim, int) and dim < WIDE and verdict.behind and train.get("start") != "linear":
-        advice.append(f"a wider tower with more dropout: model.dim = {dim * 2}, model.dropout = 0.5")
+    # A closed form had its width tried on validation, and drops nothing; who names a width has it alone.
+    if isinstance(dim, int) and dim < WIDE and verdict.behind and train.get("start") != "linear" and not learned:
+        share = (model.get("linear") or {}).get("share")
+        kept = f", model.linear.share = {share:g}" if share else ""
+        advice.append(f"a wider tower with more dropout: model.dim = {dim * 2}, model.dropout = 0.5{kept}")
     if verdict.outcome == "level":
         if spare_users:
             advice.append(f"judge the {spare_users:,} users that were left out as well: twotower evaluate --users 0")
@@ -126,14 +134,19 @@ def advise(
     return tuple(advice)
 
 
-def _on_length(epochs: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> list[str]:
-    """What the course of validation says of how long it was trained."""
+def _on_length(epochs: Sequence[Mapping[str, Any]], train: Mapping[str, Any], *, resumed: bool) -> list[str]:
+    """What the course of validation says of how long it was trained.
+
+    resumed: whether more epochs are had by going on with what is there alone.
+    """
     scored = [epoch for epoch in epochs if "ndcg@10" in epoch]
     if not scored or (train.get("start") == "linear" and len(scored) == 1):  # a closed form: there was no course
         return []
     best = max(scored, key=lambda epoch: float(epoch["ndcg@10"]))["epoch"]
     if best == scored[-1]["epoch"]:
-        return [f"validation was still rising at the last epoch: train.epochs = {2 * int(train.get('epochs') or best)}"]
+        how = ", with train --resume" if resumed else ""
+        more = 2 * int(train.get("epochs") or best)
+        return [f"validation was still rising at the last epoch: train.epochs = {more}{how}"]
     if best == scored[0]["epoch"] and len(scored) > 1 and isinstance(train.get("lr"), int | float):
         return [f"the first epoch was the best: a smaller train.lr than {train['lr']:g}, or a smaller model"]
     return []

@@ -173,6 +173,15 @@ def test_advice_follows_from_what_was_trained() -> None:
     assert any("item tower attributes" in line for line in told)
     assert any("a wider tower" in line for line in told)
     assert "train.seed = 1" in told[-1]
+    beside = {**config, "model": {"dim": 64, "linear": {"share": 0.45}}}
+    assert any(
+        "model.dropout = 0.5, model.linear.share = 0.45" in line
+        for line in advise(beside, rising, in_order=True, verdict=behind)
+    )
+    told = advise(config, rising, in_order=False, verdict=behind, learned=True, missed=0.022)
+    assert "the index costs 2% of NDCG: twotower index build DIR --recall 1" in told[0]
+    assert "train.epochs = 60, with train --resume" in told[1]
+    assert not any("wider tower" in line for line in told)
     level = Verdict("level", "ease", "")
     falling = [{"epoch": epoch, "ndcg@10": 1 / epoch} for epoch in (1, 2, 3)]
     told = advise(config, falling, in_order=False, verdict=level, spare_users=900)

@@ -147,7 +147,9 @@ def test_where_it_is_unsure_validation_decides(
     assert summary["statistics"]["ordered"] == ordered
     assert (summary["recipe"]["train"]["start"] == "linear") != ordered
     assert summary["best"]["ndcg@10"] == pytest.approx(max(float(found[2]), float(found[3])), abs=1e-3)
-    # A refit does not ask again.
+    # It is gone on with as what was kept, and a refit does not ask again.
+    assert fit(config, out, resume=True)["statistics"]["ordered"] == ordered
+    capsys.readouterr()
     again = fit(config, out, refit=True)
     assert [again["statistics"][name] for name in ("ordered", "repeats")] == [ordered, summary["statistics"]["repeats"]]
     assert "are tried" not in capsys.readouterr().err
