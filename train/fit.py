@@ -121,12 +121,18 @@ def _plans(dataset: Dataset, config: Config, previous: Previous | None, *, resum
         return plan, sets
     if plan.form is None or not recipe.may_learn(lasting) or build.given(plan.config.model.dim) > recipe.WIDE:
         return plan, None
-    learned = _plan(dataset, None, learned=True)
-    return learned._replace(beside=share.Beside(plan.form, closed.settings(plan.config), None, usual=1.0)), plan
+    beside = share.Beside(plan.form, closed.settings(plan.config), None, usual=1.0)
+    return _plan(dataset, None, learned=True, beside=beside), plan
 
 
-def _plan(dataset: Dataset, previous: Previous | None, *, learned: bool = False) -> _Plan:
-    """Decide what a config leaves open. previous: what is refitted. learned: see `recipe.Statistics`."""
+def _plan(
+    dataset: Dataset, previous: Previous | None, *, learned: bool = False, beside: share.Beside | None = None
+) -> _Plan:
+    """Decide what a config leaves open.
+
+    previous: what is refitted. learned: see `recipe.Statistics`. beside: what may have a share of the score, where
+    that is made already.
+    """
     facts = dataclasses.replace(recipe.statistics(dataset), learned=learned)
     resolved = recipe.resolve(dataset.config, facts)  # with the length of the history, which the data decided
     data = DataModule(dataset, resolved, ordered=facts.ordered)
@@ -138,10 +144,9 @@ def _plan(dataset: Dataset, previous: Previous | None, *, learned: bool = False)
     if previous is not None:
         resolved = dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, epochs=previous.epochs))
     data.config = resolved
-    wanted = None
-    if resolved.model.linear.share != 0:
-        wanted = share.wanted(data) if previous is None else previous.beside(data)
-    return _Plan(dataset, resolved, facts, data, form, wanted)
+    if beside is None and resolved.model.linear.share != 0:
+        beside = share.wanted(data) if previous is None else previous.beside(data)
+    return _Plan(dataset, resolved, facts, data, form, beside)
 
 
 class _Done(NamedTuple):
