@@ -8,27 +8,27 @@ from typing import Any, Final
 
 import click
 
-from retrieval.console import set_verbosity
-from retrieval.errors import TwoTowerError
+from retrieval.common.console import set_verbosity
+from retrieval.common.errors import TwoTowerError
 
 __version__: Final = "0.1.0"
 
 # command -> module:attribute. The module, and whatever it imports, is loaded when the command is called.
 COMMANDS: Final = {
-    "demo": ("export.pipeline:demo", "The whole job on real data: fetch, train, export, index, evaluate, query."),
-    "fetch": ("train.commands:fetch", "Get a known public dataset as a dataset folder."),
-    "init": ("train.commands:init", "Look at your tables and write a commented config."),
-    "inspect": ("train.commands:inspect", "What is in the tables, before training."),
-    "run": ("export.pipeline:run", "Train, export, index and evaluate in one go."),
-    "train": ("train.train_command:train", "Train the two towers."),
-    "export": ("export.commands:export", "Write the two towers as ONNX files that take raw features."),
-    "index": ("retrieval.index_commands:index", "Build, change and check the index of a bundle."),
-    "query": ("retrieval.query_commands:query", "The top k items for users, known or new."),
-    "similar": ("retrieval.query_commands:similar", "The items nearest to an item."),
-    "embed": ("retrieval.query_commands:embed", "Vectors of a table, through a tower."),
-    "evaluate": ("retrieval.evaluate_commands:evaluate", "The deployed path on held-out users, beside baselines."),
-    "serve": ("retrieval.server.command:serve", "Answer over HTTP, with a page to try it on."),
-    "bench": ("retrieval.bench:bench", "How fast a bundle answers on this machine."),
+    "demo": ("export.cli.pipeline:demo", "The whole job on real data: fetch, train, export, index, evaluate, query."),
+    "fetch": ("train.cli.data:fetch", "Get a known public dataset as a dataset folder."),
+    "init": ("train.cli.data:init", "Look at your tables and write a commented config."),
+    "inspect": ("train.cli.data:inspect", "What is in the tables, before training."),
+    "run": ("export.cli.pipeline:run", "Train, export, index and evaluate in one go."),
+    "train": ("train.cli.train:train", "Train the two towers."),
+    "export": ("export.cli.export:export", "Write the two towers as ONNX files that take raw features."),
+    "index": ("retrieval.cli.index:index", "Build, change and check the index of a bundle."),
+    "query": ("retrieval.cli.query:query", "The top k items for users, known or new."),
+    "similar": ("retrieval.cli.query:similar", "The items nearest to an item."),
+    "embed": ("retrieval.cli.query:embed", "Vectors of a table, through a tower."),
+    "evaluate": ("retrieval.cli.evaluate:evaluate", "The deployed path on held-out users, beside baselines."),
+    "serve": ("retrieval.cli.serve:serve", "Answer over HTTP, with a page to try it on."),
+    "bench": ("retrieval.cli.bench:bench", "How fast a bundle answers on this machine."),
 }
 
 
@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the nearest name where there is none."""
-        from retrieval.errors import nearest
+        from retrieval.common.errors import nearest
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(f'no command "{args[0]}"{nearest(args[0], COMMANDS)}')

@@ -17,17 +17,17 @@ import pyarrow.parquet as pq
 import torch
 
 from export.graph import tower_graph
-from export.nodes import serialized
+from export.onnx_nodes import serialized
 from export.parity import session_of
 from export.precision import PRECISIONS, lighter
-from retrieval.bundle import Bundle
-from retrieval.catalog import ITEMS
-from retrieval.schema import OUTPUT_NAME, Feature, TowerSchema
-from retrieval.tower import Tower
-from retrieval.vocabulary import FIRST, Vocabulary
-from train.encoders import ENCODERS, EncoderShape
-from train.features import Column
-from train.towers import UserTower
+from retrieval.bundle.reader import Bundle
+from retrieval.catalog.items import ITEMS
+from retrieval.features.schema import OUTPUT_NAME, Feature, TowerSchema
+from retrieval.features.vocabulary import FIRST, Vocabulary
+from retrieval.towers.tower import Tower
+from train.model.encoders import ENCODERS, EncoderShape
+from train.model.feature_embedding import Column
+from train.model.towers import UserTower
 
 DIM, LENGTH, SOME, LARGE = 64, 50, 10_000, 1_000_000
 HISTORY = Feature(name="history", kind="history", max_length=LENGTH)
@@ -113,7 +113,7 @@ def of_bundle(path: Path) -> dict[str, Any]:
         "user_ms": round(1e3 * seconds_of(lambda: tower.embed([record])), 3),
     }
     if bundle.has("retrieve.onnx"):
-        from retrieval.records import batch_of
+        from retrieval.features.records import batch_of
 
         session = session_of(bundle.file("retrieve.onnx"))
         batch = batch_of(bundle.schema.user.inputs, [record])

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import peers
 
-from retrieval import exact, kinds
-from retrieval.index import Index
-from retrieval.selection import Selection
-from retrieval.tuning import tune
+from retrieval.index import exact
+from retrieval.index import factory as kinds
+from retrieval.index.index import Index
+from retrieval.index.row_filter import Selection
+from retrieval.index.tuning import tune
 
 Vectors = npt.NDArray[np.float32]
 

@@ -23,9 +23,9 @@ from index import DIM, clustered
 from onnx import TensorProto, helper
 
 from retrieval import Retriever
-from retrieval.live import add_items, remove_items
-from retrieval.publish import publishing
-from retrieval.schema import Feature, Schema, TowerSchema
+from retrieval.bundle.writer import publishing
+from retrieval.features.schema import Feature, Schema, TowerSchema
+from retrieval.index.updates import add_items, remove_items
 
 PAIR: Final = "abc123abc123"
 SINGLES: Final = 15

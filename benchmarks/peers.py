@@ -13,9 +13,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from retrieval import kinds
-from retrieval.index import Index
-from retrieval.tuning import tune
+from retrieval.index import factory
+from retrieval.index.index import Index
+from retrieval.index.tuning import tune
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ class Peer:
 
 def own(vectors: Vectors, queries: Vectors, recall: float) -> Peer:
     """Ours, as `index build --kind auto` chooses and tunes it."""
-    kind = kinds.choose("auto", count=len(vectors), dim=vectors.shape[1], recall=recall)
+    kind = factory.choose("auto", count=len(vectors), dim=vectors.shape[1], recall=recall)
     index = Index.build(vectors, kind)
     index.effort = tune(index, queries, recall=recall).effort
     setting = f"{kind.factory or 'Flat'} {index.effort.to_json()}"

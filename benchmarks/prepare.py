@@ -80,8 +80,8 @@ def write(folder: Path, *, interactions: int, suffix: str) -> None:
 
 def measure(folder: Path) -> None:
     """In a process of its own, so that the peak is that of preparing alone."""
-    from train.config import load
-    from train.dataset import prepare
+    from train.config.load import load
+    from train.data.dataset import prepare
 
     started = time.perf_counter()
     dataset = prepare(load(folder))

@@ -29,13 +29,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from retrieval.evaluation.baseline_runs import compete
+from retrieval.evaluation.cold_users import measured_at
 from retrieval.evaluation.evaluate import run
-from retrieval.evaluation.features_only import measured_at
 from retrieval.evaluation.held_out import HeldOut
 from retrieval.evaluation.intervals import Bootstrap
-from retrieval.evaluation.rivals import compete
-from train.config import load
-from train.dataset import prepare
+from train.config.load import load
+from train.data.dataset import prepare
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "quality.md"

@@ -21,8 +21,8 @@ import numpy as np
 import onnxruntime as ort
 
 from retrieval import Retriever
-from retrieval.lookup import Lookup
-from retrieval.records import batch_of
+from retrieval.catalog.record_store import Lookup
+from retrieval.features.records import batch_of
 
 ROUNDS: Final = 9
 K: Final = 10

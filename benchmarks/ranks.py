@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 
-from retrieval import csr, metrics
+from retrieval.common import csr
+from retrieval.metrics import ranking
 
 KNOWN = 30  # items that each user is known to have
 
@@ -36,10 +37,10 @@ def main() -> None:
     begin, cpu = time.perf_counter(), time.process_time()
     asked = max(round(options.users * options.share), 1)
     truth = truth.block(0, asked)
-    ranks = metrics.ranks(queries[:asked], items, truth, seen.block(0, asked))
+    ranks = ranking.ranks(queries[:asked], items, truth, seen.block(0, asked))
     taken, spent = time.perf_counter() - begin, time.process_time() - cpu
     # Random vectors know nothing: recall is k over the size of the catalogue.
-    recall = float(metrics.recall(ranks, truth, k=options.items // 100).mean())
+    recall = float(ranking.recall(ranks, truth, k=options.items // 100).mean())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{asked:,} of {options.users:,} users x {options.items:,} items, {options.dim} dimensions: {taken:,.0f} s "

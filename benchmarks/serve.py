@@ -52,7 +52,7 @@ def cpu_of(process: int) -> float:
 def questions(folder: Path) -> list[dict[str, Any]]:
     """Users of the data as strangers: their features and their newest items."""
     from retrieval import Retriever
-    from retrieval.lookup import Lookup
+    from retrieval.catalog.record_store import Lookup
 
     with Retriever.open(folder) as retriever:
         bundle, tower = retriever.bundle, retriever.user_tower

@@ -24,10 +24,10 @@ import pytorch_lightning as lightning
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from train import config as configs
-from train import fit
-from train.datamodule import DataModule
-from train.synthetic import Plan, fetch_synthetic
+from train.config import load as configs
+from train.data.datamodule import DataModule
+from train.datasets.synthetic import Plan, fetch_synthetic
+from train.loop import fit
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "training.md"

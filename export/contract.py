@@ -10,12 +10,12 @@ import onnx
 from onnx import checker, shape_inference
 
 from export.graph import IR_VERSION, ML_OPSET, OPSET
-from export.nodes import serialized
+from export.onnx_nodes import serialized
 from export.parity import survives_empty_batch
-from export.single_file import SINGLE_FILE
-from retrieval.bundle import Bundle
-from retrieval.errors import BundleError, ExportError
-from retrieval.schema import Feature
+from export.retrieve_graph import SINGLE_FILE
+from retrieval.bundle.reader import Bundle
+from retrieval.common.errors import BundleError, ExportError
+from retrieval.features.schema import Feature
 
 # Operators that ran in every runtime, at no rows and no columns too. Einsum is not among them: it kills the process
 # at no rows. A new one is added here when the runtimes' tests have passed with it.

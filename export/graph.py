@@ -13,9 +13,9 @@ from onnx import TensorProto, compose, helper
 from torch import Tensor, nn
 
 from export.preprocess import raw_to_rows
-from retrieval.errors import ExportError
-from retrieval.schema import OUTPUT_NAME, Feature
-from retrieval.vocabulary import Vocabulary
+from retrieval.common.errors import ExportError
+from retrieval.features.schema import OUTPUT_NAME, Feature
+from retrieval.features.vocabulary import Vocabulary
 
 OPSET: Final = 18
 ML_OPSET: Final = 3

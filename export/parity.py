@@ -13,10 +13,10 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from export.samples import Padding, Sampler
-from retrieval.errors import ExportError
-from retrieval.records import Batch
-from retrieval.schema import OUTPUT_NAME, Feature
+from export.sample_inputs import Padding, Sampler
+from retrieval.common.errors import ExportError
+from retrieval.features.records import Batch
+from retrieval.features.schema import OUTPUT_NAME, Feature
 
 Vectors = npt.NDArray[np.float32]
 

@@ -1,10 +1,10 @@
-"""Raw features -> rows, inside the graph: the twin of `train.preprocess`, and parity.py holds the two equal."""
+"""Raw features -> rows, inside the graph: the twin of `train.data.preprocess`, and parity.py holds the two equal."""
 
 from onnx import TensorProto
 
-from export.nodes import Nodes, label_encoder
-from retrieval.schema import Feature
-from retrieval.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
+from export.onnx_nodes import Nodes, label_encoder
+from retrieval.features.schema import Feature
+from retrieval.features.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
 
 
 def raw_to_rows(feature: Feature, vocabulary: Vocabulary | None, *, position: int) -> tuple[Nodes, str]:

@@ -7,21 +7,21 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, numpy_helper
 
-from export import golden
+from export import golden_cases
 from export.contract import checked
 from export.parity import Vectors, session_of
 from export.precision import int8_rows
-from export.retrieve import TITLES, Catalogue, retrieve_file, titles_file
-from export.single_file import SINGLE_FILE
-from retrieval.build import live_items
-from retrieval.bundle import SCHEMA_NAME
-from retrieval.console import note
-from retrieval.errors import ExportError
-from retrieval.golden import GOLDEN, array_of
-from retrieval.prepared import TRAINING
-from retrieval.publish import Draft
-from retrieval.records import batch_of
-from retrieval.schema import Schema
+from export.retrieve_file import TITLES, Catalogue, retrieve_file, titles_file
+from export.retrieve_graph import SINGLE_FILE
+from retrieval.bundle.layout import TRAINING
+from retrieval.bundle.reader import SCHEMA_NAME
+from retrieval.bundle.writer import Draft
+from retrieval.common.console import note
+from retrieval.common.errors import ExportError
+from retrieval.features.records import batch_of
+from retrieval.features.schema import Schema
+from retrieval.index.build import live_items
+from retrieval.towers.golden_cases import GOLDEN, array_of
 
 TABLE: Final = "item_vectors"  # of the user tower; its name in the graph ends so
 
@@ -124,8 +124,8 @@ def _golden(draft: Draft, content: bytes, new: list[str]) -> bytes:
         {feature.name: array_of(feature, case["inputs"][feature.name]) for feature in schema.user.inputs}
         for case in cases["user"]
     ]
-    cases["user"] = [golden.case(session, batch) for batch in batches]
-    return golden.to_bytes(cases)
+    cases["user"] = [golden_cases.case(session, batch) for batch in batches]
+    return golden_cases.to_bytes(cases)
 
 
 def _retrieve(draft: Draft, schema: Schema, model: onnx.ModelProto, content: bytes, catalogue: Catalogue) -> None:

@@ -10,17 +10,18 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from retrieval import csr, diversity
-from retrieval.bundle import Bundle
-from retrieval.catalog import Catalog
-from retrieval.errors import QueryError, nearest
-from retrieval.index import Index
-from retrieval.lookup import Lookup
-from retrieval.ratings import stars
-from retrieval.records import Record, text_of
-from retrieval.selection import Selection
-from retrieval.stored import open_both
-from retrieval.tower import open_tower
+from retrieval.bundle.reader import Bundle
+from retrieval.catalog.items import Catalog
+from retrieval.catalog.record_store import Lookup
+from retrieval.common import csr
+from retrieval.common.errors import QueryError, nearest
+from retrieval.features.records import Record, text_of
+from retrieval.index import mmr
+from retrieval.index.index import Index
+from retrieval.index.row_filter import Selection
+from retrieval.index.storage import open_both
+from retrieval.metrics.rating import stars
+from retrieval.towers.tower import open_tower
 
 Vectors = npt.NDArray[np.float32]
 
@@ -185,7 +186,7 @@ class Retriever:
     ) -> list[list[Hit]]:
         """The k best items for each query: exactly k while at least k items may be shown, else all that may.
 
-        where: a filter on columns of the items (see `retrieval.filters`). exclude: ids, for all queries.
+        where: a filter on columns of the items (see `retrieval.catalog.where`). exclude: ids, for all queries.
         include_seen: items of the history too. diversity: 0 by score alone .. 1 by difference alone.
         Raises QueryError on a feature, value or filter that cannot be understood.
         """
@@ -259,12 +260,12 @@ class Retriever:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         if not weight:
             return self.index.search(vectors, k=k, among=among, exclude=exclude)
-        wide, wide_scores = self.index.search(vectors, k=diversity.candidates(k), among=among, exclude=exclude)
+        wide, wide_scores = self.index.search(vectors, k=mmr.candidates(k), among=among, exclude=exclude)
         rows = np.full((len(wide), k), -1, dtype=np.int64)
         scores = np.full((len(wide), k), -np.inf, dtype=np.float32)
         for query, found in enumerate(wide):
             own = found[found >= 0]
-            order = diversity.reorder(wide_scores[query, : len(own)], self.index.vectors(own), k=k, diversity=weight)
+            order = mmr.reorder(wide_scores[query, : len(own)], self.index.vectors(own), k=k, diversity=weight)
             rows[query, : len(order)] = own[order]
             scores[query, : len(order)] = wide_scores[query, order]
         return rows, scores

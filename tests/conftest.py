@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.console import set_verbosity
-from tests.planted import write_planted
+from retrieval.common.console import set_verbosity
+from tests.support.planted import write_planted
 
 os.environ["COLUMNS"] = "120"  # tables do not follow the terminal that the tests are run from
 

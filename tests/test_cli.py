@@ -11,11 +11,11 @@ import click
 import pytest
 
 import twotower
-from retrieval.console import is_quiet
-from retrieval.errors import TwoTowerError
+from retrieval.common.console import is_quiet
+from retrieval.common.errors import TwoTowerError
+from retrieval.evaluation.baseline_runs import BUDGET_S
 from retrieval.evaluation.evaluate import USERS
-from retrieval.evaluation.rivals import BUDGET_S
-from tests.tiny import write_tiny
+from tests.support.tiny import write_tiny
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from export.pair import export_towers
-from retrieval.build import build_index, publish_tables
-from retrieval.errors import QueryError
-from retrieval.publish import publishing
-from retrieval.query_commands import query
+from export.export_towers import export_towers
+from retrieval.bundle.writer import publishing
+from retrieval.cli.query import query
+from retrieval.common.errors import QueryError
+from retrieval.index.build import build_index, publish_tables
 from retrieval.retriever import Query, Retriever
 from tests.conftest import dataset
-from train.checkpoint import load
-from train.config import Config
-from train.config import load as load_config
-from train.fetch import fetch
-from train.fit import fit
-from train.notebook import read
+from train.config.load import Config
+from train.config.load import load as load_config
+from train.datasets.fetch import fetch
+from train.datasets.notebook import read
+from train.loop.checkpoint import load
+from train.loop.fit import fit
 
 CONFIG = """
 [data]

@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from retrieval.bundle import Bundle
-from retrieval.console import note
-from retrieval.errors import BundleError, TwoTowerError
-from retrieval.evaluation.cold import cold_items
-from retrieval.evaluation.deployed import answer
-from retrieval.evaluation.features_only import features_only
+from retrieval.bundle.layout import EPOCHS, SUMMARY, TRAINING
+from retrieval.bundle.reader import Bundle
+from retrieval.bundle.writer import publishing
+from retrieval.common.console import note
+from retrieval.common.errors import BundleError, TwoTowerError
+from retrieval.evaluation.baseline_runs import BUDGET_S, Rival, compete
+from retrieval.evaluation.bundle_answers import answer
+from retrieval.evaluation.cold_items import cold_items
+from retrieval.evaluation.cold_users import features_only
 from retrieval.evaluation.held_out import HeldOut
 from retrieval.evaluation.intervals import Bootstrap
-from retrieval.evaluation.measure import Measured, main_k, measure
-from retrieval.evaluation.model_card import markdown
+from retrieval.evaluation.metric_table import Measured, main_k, measure
 from retrieval.evaluation.rating import rating_errors
+from retrieval.evaluation.report.model_card import markdown
 from retrieval.evaluation.result import PAIRED, Evaluation
-from retrieval.evaluation.rivals import BUDGET_S, Rival, compete
 from retrieval.evaluation.verdict import advise, judge
-from retrieval.metrics import Ranking
-from retrieval.prepared import EPOCHS, SUMMARY, TRAINING
-from retrieval.publish import publishing
+from retrieval.metrics.ranking import Ranking
 
 KS: Final = (5, 10, 20)
 USERS: Final = 50_000  # judged; further users would narrow the intervals by little
@@ -51,7 +51,7 @@ def evaluate(
     page: bytes | None = None
     if report:
         # Imported here: it brings a plotting library along.
-        from retrieval.evaluation.report import html
+        from retrieval.evaluation.report.page import html
 
         begin = time.perf_counter()
         page = html(judged, result).encode()

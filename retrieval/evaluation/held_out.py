@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from retrieval import csr, prepared
-from retrieval.csr import CSR, Rows
-from retrieval.errors import BundleError
+from retrieval.bundle import layout
+from retrieval.bundle.layout import SPLITS
+from retrieval.common import csr
+from retrieval.common.csr import CSR, Rows
+from retrieval.common.errors import BundleError
 from retrieval.evaluation.baselines.base import Training
-from retrieval.prepared import SPLITS
 
 StageName = Literal["valid", "test"]
 
@@ -67,14 +68,14 @@ class HeldOut:
     @classmethod
     def read(cls, folder: Path) -> "HeldOut":
         """Read a prepared folder. Raises BundleError that names the file: it is not there, or does not read."""
-        users = _read(folder / prepared.USERS)
-        items = _read(folder / prepared.ITEMS)
-        rows = _read(folder / prepared.INTERACTIONS)
+        users = _read(folder / layout.USERS)
+        items = _read(folder / layout.ITEMS)
+        rows = _read(folder / layout.INTERACTIONS)
         try:
-            config = json.loads((folder / prepared.CONFIG).read_text(encoding="utf-8"))
+            config = json.loads((folder / layout.CONFIG).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise BundleError(f"{folder / prepared.CONFIG}: does not read ({error}); train again") from error
-        where = str(folder / prepared.INTERACTIONS)
+            raise BundleError(f"{folder / layout.CONFIG}: does not read ({error}); train again") from error
+        where = str(folder / layout.INTERACTIONS)
         return cls(
             users=users,
             items=items,

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.metrics import PerUser
+from retrieval.metrics.ranking import PerUser
 
 RESAMPLES: Final = 1_000
 FEWEST: Final = 200

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.evaluation.deployed import Answers
+from retrieval.evaluation.bundle_answers import Answers
 from retrieval.evaluation.held_out import HeldOut, Stage
-from retrieval.evaluation.measure import MODEL
-from retrieval.ratings import bias_errors, errors, stars
+from retrieval.evaluation.metric_table import MODEL
+from retrieval.metrics.rating import bias_errors, errors, stars
 
 
 def rating_errors(

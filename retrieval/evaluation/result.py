@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from retrieval.evaluation.deployed import Answers
+from retrieval.evaluation.baseline_runs import Rival
+from retrieval.evaluation.bundle_answers import Answers
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
-from retrieval.evaluation.measure import Measured, by_history, by_popularity, curve, found, shown_share
-from retrieval.evaluation.rivals import Rival
+from retrieval.evaluation.metric_table import Measured, by_history, by_popularity, curve, found, shown_share
 from retrieval.evaluation.verdict import Verdict
 
 PAIRED: Final = ("recall", "ndcg")  # measures that are compared user by user

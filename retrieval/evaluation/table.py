@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from retrieval.console import note
-from retrieval.evaluation.cold import cold_line
-from retrieval.evaluation.features_only import features_line
-from retrieval.evaluation.measure import MODEL, main_k
+from retrieval.common.console import note
+from retrieval.evaluation.cold_items import cold_line
+from retrieval.evaluation.cold_users import features_line
+from retrieval.evaluation.metric_table import MODEL, main_k
 from retrieval.evaluation.rating import rating_table
 
 

@@ -19,12 +19,11 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval.errors import nearest
-from retrieval.server import answering, pages
-from retrieval.server.answering import Call
-from retrieval.server.gathering import Gathering
+from retrieval.common.errors import nearest
+from retrieval.server import pages
 from retrieval.server.generations import Generations
-from retrieval.server.meters import CONTENT_TYPE, Meters
+from retrieval.server.metrics import CONTENT_TYPE, Meters
+from retrieval.server.microbatch import Gathering
 from retrieval.server.refusal import RefusedError
 from retrieval.server.replies import (
     GENERATION_HEADER,
@@ -36,7 +35,9 @@ from retrieval.server.replies import (
     reply,
     reply_together,
 )
-from retrieval.server.routes import ROUTES, Route
+from retrieval.server.routes import recommend
+from retrieval.server.routes.recommend import Call
+from retrieval.server.routes.table import ROUTES, Route
 from retrieval.server.settings import Settings
 
 log: Final = logging.getLogger("twotower.server")
@@ -134,7 +135,7 @@ class _Handlers:
             path=request.path_params,
             params=request.query_params.multi_items(),
         )
-        if route.answer is answering.recommend and is_small(call.keywords["body"]):
+        if route.answer is recommend.recommend and is_small(call.keywords["body"]):
             return await self._together.ask(call)
         loop = asyncio.get_running_loop()
         if route.writes:

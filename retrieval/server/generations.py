@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from retrieval.bundle import Bundle
-from retrieval.errors import BundleError
-from retrieval.manifest import MANIFEST_NAME
-from retrieval.server.serving import Serving
+from retrieval.bundle.manifest import MANIFEST_NAME
+from retrieval.bundle.reader import Bundle
+from retrieval.common.errors import BundleError
+from retrieval.server.snapshot import Serving
 
 POLL_S: Final = 1.0
 RETRY_S: Final = 15.0  # between two looks at a generation that could not be opened

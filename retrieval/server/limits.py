@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from retrieval.tower import BLOCK
+from retrieval.towers.tower import BLOCK
 
 AT_ONCE: Final = BLOCK  # users, vectors or records a request: what a tower takes in one call
 

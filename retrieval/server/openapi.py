@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from retrieval.server.limits import Limits
-from retrieval.server.routes import ROUTES, Route
+from retrieval.server.routes.table import ROUTES, Route
 from retrieval.server.settings import Settings
 
 HIT: Final = {

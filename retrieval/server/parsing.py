@@ -9,8 +9,8 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import QueryError, nearest
-from retrieval.records import text_of
+from retrieval.common.errors import QueryError, nearest
+from retrieval.features.records import text_of
 from retrieval.retriever import Query
 from retrieval.server.limits import Limits
 from retrieval.server.refusal import RefusedError

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from retrieval.errors import TwoTowerError
+from retrieval.common.errors import TwoTowerError
 
 
 class RefusedError(TwoTowerError):

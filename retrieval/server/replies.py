@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from retrieval.errors import BundleError, TwoTowerError
-from retrieval.server import answering
-from retrieval.server.answering import Asked, Call
+from retrieval.common.errors import BundleError, TwoTowerError
 from retrieval.server.parsing import Options
 from retrieval.server.refusal import RefusedError
-from retrieval.server.serving import Serving
+from retrieval.server.routes import recommend
+from retrieval.server.routes.recommend import Asked, Call
+from retrieval.server.snapshot import Serving
 
 log: Final = logging.getLogger("twotower.server")
 
@@ -69,13 +69,13 @@ def reply_together(serving: Serving, calls: Sequence[partial[Call]]) -> list[Res
         alike: dict[Options, dict[int, Asked]] = {}
         for place, call in enumerate(calls):
             try:
-                asked = answering.asked_of(call(serving=serving))
+                asked = recommend.asked_of(call(serving=serving))
             except TwoTowerError:
                 continue  # below it is asked alone, and refused
             alike.setdefault(asked.options, {})[place] = asked
         for group in alike.values():
             try:
-                contents = answering.recommended(serving, list(group.values()))
+                contents = recommend.recommended(serving, list(group.values()))
             except Exception:  # one of them is to blame: alone, it gets the error and the others their answers
                 continue
             for place, content in zip(group, contents, strict=True):
@@ -84,7 +84,7 @@ def reply_together(serving: Serving, calls: Sequence[partial[Call]]) -> list[Res
 
 
 def _recommend(call: partial[Call], serving: Serving) -> dict[str, Any]:
-    return answering.recommend(call(serving=serving))
+    return recommend.recommend(call(serving=serving))
 
 
 def _stamped(response: Response, stamp: Mapping[str, Any]) -> Response:

@@ -15,8 +15,8 @@ import prometheus_client
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from retrieval.console import is_quiet, is_verbose, note
-from retrieval.errors import TwoTowerError
+from retrieval.common.console import is_quiet, is_verbose, note
+from retrieval.common.errors import TwoTowerError
 from retrieval.server.app import application
 from retrieval.server.generations import Generations
 from retrieval.server.replies import error_reply

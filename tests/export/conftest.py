@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from export.pair import export_towers
+from export.export_towers import export_towers
 from export.precision import Precision
-from retrieval.publish import publishing
-from tests.export.pairs import Pair, make_pair, write_training
+from retrieval.bundle.writer import publishing
+from tests.support.pairs import Pair, make_pair, write_training
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import pytest
 from onnx import helper
 
 from export.contract import check_graph, problems
-from export.nodes import serialized
-from retrieval.errors import ExportError
+from export.onnx_nodes import serialized
+from retrieval.common.errors import ExportError
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from export.parity import session_of
-from retrieval.bundle import Bundle
-from retrieval.records import batch_of
+from retrieval.bundle.reader import Bundle
+from retrieval.features.records import batch_of
 from tests.export.runtimes.machines import HERE, NODE_PACKAGES, OLDEST, ROOT, node, python_of, run
 
 LIKED = ["i3", "i4"]

@@ -10,12 +10,12 @@ import pytest
 
 from export.contract import check_graph
 from export.graph import tower_graph
-from export.nodes import serialized
+from export.onnx_nodes import serialized
 from export.parity import check_parity, session_of
-from retrieval.errors import ExportError
-from retrieval.schema import OUTPUT_NAME, Feature, Side
-from tests.export.pairs import FEATURES, MAX_LENGTH, VOCABULARIES, encode, make_pair, sampler
-from train.encoders import ENCODERS
+from retrieval.common.errors import ExportError
+from retrieval.features.schema import OUTPUT_NAME, Feature, Side
+from tests.support.pairs import FEATURES, MAX_LENGTH, VOCABULARIES, encode, make_pair, sampler
+from train.model.encoders import ENCODERS
 
 
 def graph(side: Side, *, encoder: str = "attention") -> onnx.ModelProto:

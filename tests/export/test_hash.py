@@ -10,9 +10,9 @@ from sklearn.utils import murmurhash3_32
 from export.graph import IR_VERSION, ML_OPSET, OPSET
 from export.parity import session_of
 from export.preprocess import raw_to_rows
-from retrieval.schema import Feature
-from tests.export.pairs import murmur3
-from train.preprocess import hash_rows
+from retrieval.features.schema import Feature
+from tests.support.pairs import murmur3
+from train.data.preprocess import hash_rows
 
 BUCKETS = 1000
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export.parity import session_of
-from retrieval.bundle import Bundle
-from retrieval.errors import QueryError
-from retrieval.records import Batch
-from retrieval.schema import SIDES, Feature, Side
-from retrieval.tower import Tower
-from tests.export.pairs import DIM, FEATURES, ITEMS, WORDS, sampler
+from retrieval.bundle.reader import Bundle
+from retrieval.common.errors import QueryError
+from retrieval.features.records import Batch
+from retrieval.features.schema import SIDES, Feature, Side
+from retrieval.towers.tower import Tower
+from tests.support.pairs import DIM, FEATURES, ITEMS, WORDS, sampler
 
 FLOATS = st.one_of(
     st.floats(width=32),

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from export.contract import verify_graphs
-from export.pair import export_towers
+from export.export_towers import export_towers
 from export.parity import session_of
-from retrieval.bundle import Bundle
-from retrieval.errors import BundleError, ExportError
-from retrieval.golden import array_of
-from retrieval.info import verify_bundle
-from retrieval.publish import publishing
-from retrieval.schema import SIDES, Side
-from tests.export.pairs import FEATURES, Pair, make_pair
+from retrieval.bundle.reader import Bundle
+from retrieval.bundle.writer import publishing
+from retrieval.common.errors import BundleError, ExportError
+from retrieval.features.schema import SIDES, Side
+from retrieval.towers.golden_cases import array_of
+from retrieval.verify import verify_bundle
+from tests.support.pairs import FEATURES, Pair, make_pair
 
 
 def test_bundle_holds_the_contract(bundle_path: Path) -> None:

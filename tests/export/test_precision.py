@@ -9,15 +9,15 @@ import pytest
 
 from export.contract import check_graph
 from export.graph import tower_graph
-from export.loss import measure, refuse_below_floor
-from export.nodes import serialized
+from export.onnx_nodes import serialized
 from export.parity import session_of
 from export.precision import Precision, int8_rows, lighter
-from retrieval.bundle import Bundle
-from retrieval.errors import ExportError
-from retrieval.info import verify_bundle
-from retrieval.schema import SIDES, Side
-from tests.export.pairs import Pair, sampler
+from export.precision_loss import measure, refuse_below_floor
+from retrieval.bundle.reader import Bundle
+from retrieval.common.errors import ExportError
+from retrieval.features.schema import SIDES, Side
+from retrieval.verify import verify_bundle
+from tests.support.pairs import Pair, sampler
 
 LIGHT: tuple[Precision, ...] = ("fp16", "int8")
 FARTHEST = {"fp16": 2e-3, "int8": 3e-2}

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch.nn import functional
 
-from export.pair import export_towers
+from export.export_towers import export_towers
 from export.parity import session_of
 from export.precision import PRECISIONS, Precision
 from export.refresh import refresh_history
-from retrieval.build import build_index, publish_tables
-from retrieval.bundle import Bundle
-from retrieval.info import verify_bundle
-from retrieval.live import add_items
-from retrieval.publish import publishing
-from retrieval.records import batch_of
-from retrieval.tower import Tower
-from tests.export.pairs import DIM, ITEM, ITEMS, Pair, make_pair, sampler, write_training
-from train.beside import SideBySide
-from train.towers import UserTower
+from retrieval.bundle.reader import Bundle
+from retrieval.bundle.writer import publishing
+from retrieval.features.records import batch_of
+from retrieval.index.build import build_index, publish_tables
+from retrieval.index.updates import add_items
+from retrieval.towers.tower import Tower
+from retrieval.verify import verify_bundle
+from tests.support.pairs import DIM, ITEM, ITEMS, Pair, make_pair, sampler, write_training
+from train.ease.concat import SideBySide
+from train.model.towers import UserTower
 
 NEW: list[dict[str, Any]] = [
     {"item_id": "brand-new", "title": "Brand new", "year": 2001.0, "genres": ["film noir"], "poster": [1.0] * 5},

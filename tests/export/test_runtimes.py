@@ -15,16 +15,16 @@ import onnxruntime as ort
 import polars as pl
 import pytest
 
-from export import real
-from export.golden import to_json
+from export import training_rows
+from export.golden_cases import to_json
 from export.parity import TOLERANCE, session_of
-from export.retrieve import vectors_of
+from export.retrieve_file import vectors_of
 from retrieval import Retriever
-from retrieval.build import build_index, publish_tables
-from retrieval.bundle import Bundle
-from retrieval.publish import publishing
-from retrieval.records import Batch
-from retrieval.schema import SIDES
+from retrieval.bundle.reader import Bundle
+from retrieval.bundle.writer import publishing
+from retrieval.features.records import Batch
+from retrieval.features.schema import SIDES
+from retrieval.index.build import build_index, publish_tables
 from tests.export.runtimes import cases
 from tests.export.runtimes.machines import (
     BROWSER_PACKAGES,
@@ -67,13 +67,15 @@ def site(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def requests(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """Every user of the training with their own history, asked for in batches, and odd questions; and the answers."""
     schema = Bundle.open(deployed).schema
-    items = real.items_table(deployed / "training")
+    items = training_rows.items_table(deployed / "training")
     ids = items.column(0).cast("string").to_pylist()
-    item_vectors = vectors_of(session_of(deployed / "item_tower.onnx"), real.batches(schema.item.inputs, items))
+    item_vectors = vectors_of(
+        session_of(deployed / "item_tower.onnx"), training_rows.batches(schema.item.inputs, items)
+    )
     user = session_of(deployed / "user_tower.onnx")
-    people = real.users_table(deployed / "training", schema.user.history, limit=USERS)
+    people = training_rows.users_table(deployed / "training", schema.user.history, limit=USERS)
     asked, answers = [], []
-    batches = real.batches(schema.user.inputs, people, rows=64)
+    batches = training_rows.batches(schema.user.inputs, people, rows=64)
     questions: list[tuple[Batch, int, list[str]]] = [(batch, 10, [""]) for batch in batches]
     questions += [(batches[0], k, exclude) for k in (0, len(ids) + 5) for exclude in (ids[20:], ids[1:], ids)]
     questions += [({name: values[:0] for name, values in batches[0].items()}, 3, [])]

@@ -8,15 +8,15 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from export import real
+from export import training_rows
 from export.parity import session_of
-from export.retrieve import vectors_of
-from export.single_file import retrieve_graph
-from retrieval.bundle import Bundle
-from retrieval.errors import ExportError
-from retrieval.records import Batch
-from retrieval.schema import Feature
-from tests.export.pairs import FEATURES, ITEMS, sampler
+from export.retrieve_file import vectors_of
+from export.retrieve_graph import retrieve_graph
+from retrieval.bundle.reader import Bundle
+from retrieval.common.errors import ExportError
+from retrieval.features.records import Batch
+from retrieval.features.schema import Feature
+from tests.support.pairs import FEATURES, ITEMS, sampler
 
 IDS = list(ITEMS.ids)
 
@@ -29,7 +29,9 @@ def retrieve(bundle_path: Path) -> ort.InferenceSession:
 @pytest.fixture(scope="module")
 def vectors(bundle_path: Path) -> npt.NDArray[np.float32]:
     session = session_of(bundle_path / "item_tower.onnx")
-    return vectors_of(session, real.batches(FEATURES["item"], real.items_table(bundle_path / "training")))
+    return vectors_of(
+        session, training_rows.batches(FEATURES["item"], training_rows.items_table(bundle_path / "training"))
+    )
 
 
 def ask(session: ort.InferenceSession, batch: Batch, *, k: int, exclude: list[str] | None = None) -> list[list[str]]:
@@ -80,8 +82,8 @@ def test_everything_excluded(retrieve: ort.InferenceSession) -> None:
 def test_real_users_get_what_the_towers_say(
     retrieve: ort.InferenceSession, bundle_path: Path, vectors: npt.NDArray[np.float32]
 ) -> None:
-    people = real.users_table(bundle_path / "training", FEATURES["user"][-1], limit=100)
-    (batch,) = real.batches(FEATURES["user"], people)
+    people = training_rows.users_table(bundle_path / "training", FEATURES["user"][-1], limit=100)
+    (batch,) = training_rows.batches(FEATURES["user"], people)
     assert max(len(set(row) - {""}) for row in batch["history"]) == 11
     assert ask(retrieve, batch, k=10) == expected(bundle_path, vectors, batch, k=10)
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import kinds
-from retrieval.alone import best_of_few
-from retrieval.candidates import hide, padded, sorted_best
-from retrieval.csr import from_lists
-from retrieval.index import Index
-from tests.retrieval.brute import best, clustered, same
+from retrieval.common.csr import from_lists
+from retrieval.index import factory
+from retrieval.index.alone import best_of_few
+from retrieval.index.candidates import hide, padded, sorted_best
+from retrieval.index.index import Index
+from tests.support.brute import best, clustered, same
 
 DIM = 16
 
@@ -50,9 +50,9 @@ def test_one_query_is_answered_as_in_a_batch(name: str, within: float | None) ->
     items, asked = clustered(4_000, DIM, seed=1)[0], clustered(60, DIM, seed=2)[0]
     items[50:70] = items[3]
     asked[7] = items[3]
-    index = Index.build(items, kinds.choose(name, count=4_000, dim=DIM, recall=0.9))
+    index = Index.build(items, factory.choose(name, count=4_000, dim=DIM, recall=0.9))
     if index.lists is not None:
-        index.effort = kinds.Effort(probes=6, within=within, factor=8.0)
+        index.effort = factory.Effort(probes=6, within=within, factor=8.0)
     rows, scores = index.search(asked, k=10)
     with ThreadPoolExecutor(4) as pool:
         alone = list(pool.map(lambda at: index.search(asked[at : at + 1], k=10), [*range(60)] * 5))
@@ -67,11 +67,11 @@ def test_one_query_is_answered_as_in_a_batch(name: str, within: float | None) ->
 
 def test_what_is_prepared_does_not_outlive_a_change() -> None:
     items = clustered(3_000, DIM, seed=1, spread=2.0)[0]
-    index = Index.build(items, kinds.choose("ivf", count=3_000, dim=DIM, recall=0.9))
-    index.effort = kinds.Effort(probes=1)
+    index = Index.build(items, factory.choose("ivf", count=3_000, dim=DIM, recall=0.9))
+    index.effort = factory.Effort(probes=1)
     asked = clustered(1, DIM, seed=3)[0]
     few = index.search(asked, k=10)[1]
-    index.effort = kinds.Effort(probes=10_000)
+    index.effort = factory.Effort(probes=10_000)
     every = index.search(asked, k=10)[1]
     assert (every >= few).all()
     assert not np.array_equal(every, few)

@@ -4,11 +4,11 @@ import faiss
 import numpy as np
 import pytest
 
-from retrieval import kinds
-from retrieval.arranging import can_arrange
-from retrieval.index import Index, Vectors
-from retrieval.kinds import Effort
-from tests.retrieval.brute import clustered
+from retrieval.index import factory
+from retrieval.index.arranging import can_arrange
+from retrieval.index.factory import Effort
+from retrieval.index.index import Index, Vectors
+from tests.support.brute import clustered
 
 DIM = 16
 COUNT = 4_000
@@ -26,7 +26,7 @@ def users() -> Vectors:
 
 @pytest.mark.parametrize("codes", ["SQfp16", "Flat"])
 def test_what_is_wanted_most_comes_first(items: Vectors, users: Vectors, codes: str) -> None:
-    index = Index.build(items, kinds.Kind("own", f"IVF20,{codes}"))
+    index = Index.build(items, factory.Kind("own", f"IVF20,{codes}"))
     assert index.lists is not None
     before = [sorted(index.lists.list(number).tolist()) for number in range(20)]
     found = index.search(users, k=10, effort=Effort(probes=3))
@@ -49,7 +49,7 @@ def test_what_is_wanted_most_comes_first(items: Vectors, users: Vectors, codes: 
 
 @pytest.mark.parametrize("codes", ["SQfp16", "Flat"])
 def test_each_row_keeps_its_code(items: Vectors, users: Vectors, codes: str) -> None:
-    index = Index.build(items, kinds.Kind("own", f"IVF20,{codes}"))
+    index = Index.build(items, factory.Kind("own", f"IVF20,{codes}"))
     index.arrange(users, np.ones((len(users), 20), dtype=np.bool_), np.zeros(len(users), dtype=np.float32))
     base = faiss.downcast_index(index.structure.base_index)
     base.nprobe = 20
@@ -57,6 +57,6 @@ def test_each_row_keeps_its_code(items: Vectors, users: Vectors, codes: str) -> 
 
 
 def test_codes_of_4_bits_stay_as_they_are(items: Vectors) -> None:
-    index = Index.build(items, kinds.Kind("own", f"IVF20,PQ{DIM}x4fs"))
+    index = Index.build(items, factory.Kind("own", f"IVF20,PQ{DIM}x4fs"))
     assert index.lists is not None
     assert not can_arrange(index.lists.ivf)

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retrieval import csr
-from retrieval.csr import CSR
-from retrieval.errors import TwoTowerError
+from retrieval.common import csr
+from retrieval.common.csr import CSR
+from retrieval.common.errors import TwoTowerError
 from retrieval.evaluation import baselines
 from retrieval.evaluation.baselines import base
 from retrieval.evaluation.baselines.base import Training, start
@@ -15,7 +15,7 @@ from retrieval.evaluation.baselines.itemknn import ItemKNN
 from retrieval.evaluation.baselines.popularity import Popularity, RecentPopularity
 from retrieval.evaluation.baselines.transitions import Transitions
 from retrieval.evaluation.baselines.tuning import tune
-from retrieval.metrics import rank_all, recall
+from retrieval.metrics.ranking import rank_all, recall
 
 
 def camps(users: int = 60, items: int = 30, each: int = 8, seed: int = 0) -> Training:

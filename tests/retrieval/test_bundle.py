@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from retrieval import publish
-from retrieval.bundle import Bundle
-from retrieval.errors import BundleError
-from retrieval.publish import publishing
-from tests.tiny import tiny_schema
+from retrieval.bundle import writer as publish
+from retrieval.bundle.reader import Bundle
+from retrieval.bundle.writer import publishing
+from retrieval.common.errors import BundleError
+from tests.support.tiny import tiny_schema
 
 
 def publish_some(folder: Path, *, pair_id: str = "abc", **files: object) -> None:
@@ -300,7 +300,7 @@ def test_damage_is_found_even_where_size_and_time_stay(tmp_path: Path) -> None:
 
 
 def test_a_checksum_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval import checksums
+    from retrieval.bundle import checksums
 
     publish_some(tmp_path, a=1)
     time.sleep(0.15)

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval import csr
-from retrieval.evaluation.cold import cold_items, cold_line
-from retrieval.evaluation.content import ContentKNN, content
+from retrieval.common import csr
+from retrieval.evaluation.cold_items import cold_items, cold_line
+from retrieval.evaluation.content_knn import ContentKNN, content
 from retrieval.evaluation.evaluate import run
 from retrieval.evaluation.held_out import HeldOut
-from tests.prepared import CONFIG, Row, write_training
-from tests.tiny import write_tiny
+from tests.support.prepared import CONFIG, Row, write_training
+from tests.support.tiny import write_tiny
 
 
 def cold_rows(users: int = 40) -> list[Row]:

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval import Retriever
-from retrieval.output import display_width, table
+from retrieval.common.text_table import display_width, table
+from tests.support.tiny import items_of, write_tiny
 from tests.test_cli import run
-from tests.tiny import items_of, write_tiny
 
 Captured = pytest.CaptureFixture[str]
 

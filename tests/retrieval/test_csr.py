@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval import csr
+from retrieval.common import csr
 
 LISTS = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=8)
 

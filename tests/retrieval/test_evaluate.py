@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from retrieval import metrics
-from retrieval.bundle import Bundle
-from retrieval.errors import BundleError, TwoTowerError
-from retrieval.evaluate_commands import evaluate as command
+from retrieval.bundle.reader import Bundle
+from retrieval.bundle.writer import publishing
+from retrieval.cli.evaluate import evaluate as command
+from retrieval.common.errors import BundleError, TwoTowerError
 from retrieval.evaluation.evaluate import evaluate, run
 from retrieval.evaluation.table import table
-from retrieval.publish import publishing
-from tests.prepared import Row, camp_rows, write_judged, write_training
-from tests.tiny import item_table, unit, write_tiny
+from retrieval.metrics import ranking
+from tests.support.prepared import Row, camp_rows, write_judged, write_training
+from tests.support.tiny import item_table, unit, write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -197,4 +197,4 @@ def test_an_approximate_index_is_judged_by_what_it_answers(tmp_path: Path) -> No
     assert 0 < judged.answers.agreement <= 1
     missed = judged.answers.deployed.ranks > judged.answers.exact
     assert (judged.answers.deployed.ranks >= judged.answers.exact).all()
-    assert (judged.answers.deployed.ranks[missed] == metrics.NEVER).all()
+    assert (judged.answers.deployed.ranks[missed] == ranking.NEVER).all()

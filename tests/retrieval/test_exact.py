@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import exact
-from retrieval.csr import from_lists
-from tests.retrieval.brute import best, clustered, same
+from retrieval.common.csr import from_lists
+from retrieval.index import exact
+from tests.support.brute import best, clustered, same
 
 
 @pytest.mark.parametrize("queries", [1, 3, 5, 40])

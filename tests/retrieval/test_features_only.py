@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.evaluation.cold_users import features_line
 from retrieval.evaluation.evaluate import run
-from retrieval.evaluation.features_only import features_line
-from retrieval.evaluation.report import html
-from tests.prepared import Row, write_training
-from tests.tiny import write_tiny
+from retrieval.evaluation.report.page import html
+from tests.support.prepared import Row, write_training
+from tests.support.tiny import write_tiny
 
 
 def rows_of(users: int) -> list[Row]:

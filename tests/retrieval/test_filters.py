@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval import filters
-from retrieval.errors import QueryError
+from retrieval.catalog import where
+from retrieval.common.errors import QueryError
 
 TABLE = pa.table(
     {
@@ -91,9 +91,9 @@ CASES = [
 def test_what_passes(text: str, expected: str | None) -> None:
     if expected is None:
         with pytest.raises(QueryError, match="position 15"):
-            filters.parse(text, TABLE.schema)
+            where.parse(text, TABLE.schema)
         return
-    parsed = filters.parse(text, TABLE.schema)
+    parsed = where.parse(text, TABLE.schema)
     mask = parsed.mask(TABLE.select(parsed.columns))
     assert mask.dtype == np.bool_
     assert "".join(name for name, passed in zip("abcdé", mask, strict=True) if passed) == expected
@@ -140,7 +140,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_mistakes_are_named(text: str, message: str) -> None:
     with pytest.raises(QueryError, match=message) as caught:
-        filters.parse(text, TABLE.schema)
+        where.parse(text, TABLE.schema)
     assert "\n" not in str(caught.value)
 
 
@@ -171,7 +171,7 @@ WORDS = [
 @given(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join) | st.text(max_size=30))
 def test_anything_is_an_answer_or_a_query_error(text: str) -> None:
     try:
-        parsed = filters.parse(text, TABLE.schema)
+        parsed = where.parse(text, TABLE.schema)
     except QueryError:
         return
     assert parsed.mask(TABLE).shape == (5,)
@@ -179,13 +179,13 @@ def test_anything_is_an_answer_or_a_query_error(text: str) -> None:
 
 def test_large_numbers_and_many_values() -> None:
     table = pa.table({"x": [2**53, 2**53 + 1, 5]})
-    assert filters.parse(f"x = {2**53 + 1}", table.schema).mask(table).tolist() == [False, True, False]
-    assert filters.parse(f"x < {10**30}", table.schema).mask(table).all()
+    assert where.parse(f"x = {2**53 + 1}", table.schema).mask(table).tolist() == [False, True, False]
+    assert where.parse(f"x < {10**30}", table.schema).mask(table).all()
     values = ", ".join(map(str, range(3000)))
-    assert filters.parse(f"x IN ({values})", table.schema).mask(table).tolist() == [False, False, True]
+    assert where.parse(f"x IN ({values})", table.schema).mask(table).tolist() == [False, False, True]
 
 
 def test_a_column_that_is_called_id_is_that_column() -> None:
     table = pa.table({"item_id": ["a", "b"], "id": [7, 8]})
-    parsed = filters.parse("id = 8", table.schema)
+    parsed = where.parse("id = 8", table.schema)
     assert parsed.mask(table.select(parsed.columns)).tolist() == [False, True]

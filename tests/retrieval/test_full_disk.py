@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval.bundle import Bundle
-from retrieval.checksums import REST_NS
-from retrieval.info import verify_bundle
+from retrieval.bundle.checksums import REST_NS
+from retrieval.bundle.reader import Bundle
 from retrieval.retriever import Retriever
-from tests.tiny import items_of, write_tiny
+from retrieval.verify import verify_bundle
+from tests.support.tiny import items_of, write_tiny
 from twotower import main
 
 SIZE = 4_000_000

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from retrieval import Retriever
-from retrieval.info import verify_bundle
+from retrieval.verify import verify_bundle
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

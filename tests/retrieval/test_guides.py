@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from retrieval import exact, guides, kinds
-from retrieval.index import Index, Vectors
-from retrieval.kinds import Effort
-from retrieval.probing import CAP, looked_into
-from retrieval.tuning import tune
-from tests.retrieval.brute import clustered
+from retrieval.index import exact, factory, guides
+from retrieval.index.factory import Effort
+from retrieval.index.index import Index, Vectors
+from retrieval.index.probing import CAP, looked_into
+from retrieval.index.tuning import tune
+from tests.support.brute import clustered
 
 DIM = 16
 COUNT = 6_000
@@ -29,7 +29,7 @@ def users() -> Vectors:
 
 
 def built(items: Vectors, kind: str = "ivf") -> Index:
-    return Index.build(items, kinds.choose(kind, count=len(items), dim=DIM))
+    return Index.build(items, factory.choose(kind, count=len(items), dim=DIM))
 
 
 def test_the_best_score_of_each_list(items: Vectors, users: Vectors) -> None:

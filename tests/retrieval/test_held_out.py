@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.errors import BundleError
+from retrieval.common.errors import BundleError
 from retrieval.evaluation.held_out import HeldOut, Stage
-from tests.prepared import CONFIG, write_training
+from tests.support.prepared import CONFIG, write_training
 
 
 def lists(stage: Stage) -> dict[int, tuple[list[int], list[int], list[int]]]:

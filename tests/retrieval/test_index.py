@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval import kinds
-from retrieval.csr import from_lists
-from retrieval.errors import BundleError, DataError, QueryError
-from retrieval.index import Index, Vectors
-from tests.retrieval.brute import best, clustered, nearly, same
+from retrieval.common.csr import from_lists
+from retrieval.common.errors import BundleError, DataError, QueryError
+from retrieval.index import factory as kinds
+from retrieval.index.index import Index, Vectors
+from tests.support.brute import best, clustered, nearly, same
 
 DIM = 16
 COUNT = 6_000

@@ -5,13 +5,13 @@ import time
 import numpy as np
 import pytest
 
-from retrieval import exact, kept, kinds
-from retrieval.csr import from_lists
-from retrieval.index import Index, Mask, Vectors
-from retrieval.kept import Kept
-from retrieval.selection import FEW_KEPT
-from retrieval.tuning import tune
-from tests.retrieval.brute import best, clustered, same
+from retrieval.common.csr import from_lists
+from retrieval.index import exact, factory, filtered_ivf
+from retrieval.index.filtered_ivf import Kept
+from retrieval.index.index import Index, Mask, Vectors
+from retrieval.index.row_filter import FEW_KEPT
+from retrieval.index.tuning import tune
+from tests.support.brute import best, clustered, same
 
 DIM = 32
 COUNT = 40_000
@@ -21,7 +21,7 @@ SHARES = (0.97, 0.8, 0.5, 0.2)  # fewer kept items are gathered, exactly
 @pytest.fixture(params=[0.0, 2.0], ids=["scanned", "gathered"], autouse=True)
 def sparse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is found by scanning lists, and by looking at each kept item."""
-    monkeypatch.setattr(kept, "SPARSE", request.param)
+    monkeypatch.setattr(filtered_ivf, "SPARSE", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def users() -> Vectors:
 @pytest.fixture(scope="module", params=["ivf", "pq"])
 def index(request: pytest.FixtureRequest, items: Vectors, users: Vectors) -> Index:
     """Tuned for 0.95 on half of the users, whatever the time: of equal costs the first effort is chosen."""
-    built = Index.build(items, kinds.choose(request.param, count=COUNT, dim=DIM))
+    built = Index.build(items, factory.choose(request.param, count=COUNT, dim=DIM))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "process_time", lambda: 0.0)
         built.effort = tune(built, users[:300], recall=0.95).effort
@@ -74,18 +74,18 @@ def test_a_filter_costs_no_recall(index: Index, items: Vectors, users: Vectors, 
 
 def test_tuning_says_how_far_to_look(index: Index) -> None:
     assert index.effort.reach is not None
-    assert kinds.Effort.from_json(index.effort.to_json()) == index.effort
-    assert kinds.Effort.from_json({"nprobe": 3}).reach is None  # a bundle of before
+    assert factory.Effort.from_json(index.effort.to_json()) == index.effort
+    assert factory.Effort.from_json({"nprobe": 3}).reach is None  # a bundle of before
 
 
 @pytest.mark.parametrize("share", SHARES)
 def test_kept_is_counted_list_by_list(index: Index, share: float) -> None:
     mask = np.random.default_rng(3).random(COUNT) < share
-    kept = kept_of(index, mask)
+    filtered_ivf = kept_of(index, mask)
     assert index.lists is not None
-    for number, count in zip(kept.numbers.tolist(), kept.counts.tolist(), strict=True):
+    for number, count in zip(filtered_ivf.numbers.tolist(), filtered_ivf.counts.tolist(), strict=True):
         assert mask[index.lists.list(number)].sum() == count
-    assert kept.counts.sum() == mask.sum()
+    assert filtered_ivf.counts.sum() == mask.sum()
     assert sorted(np.concatenate([index.lists.list(number) for number in range(len(index.lists.sizes))])) == list(
         range(COUNT)
     )
@@ -97,15 +97,15 @@ def test_a_list_is_as_near_as_what_is_kept_in_it(index: Index, items: Vectors, u
     mask = np.ones(COUNT, dtype=np.bool_)
     rows = index.lists.list(5)
     mask[rows[1:]] = False
-    kept = kept_of(index, mask)
-    at = int(np.searchsorted(kept.numbers, 5))
-    assert kept.counts[at] == 1
-    assert kept.nearness(users[:1])[0, at] == pytest.approx(float(items[rows[0]] @ users[0]), abs=1e-5)
+    filtered_ivf = kept_of(index, mask)
+    at = int(np.searchsorted(filtered_ivf.numbers, 5))
+    assert filtered_ivf.counts[at] == 1
+    assert filtered_ivf.nearness(users[:1])[0, at] == pytest.approx(float(items[rows[0]] @ users[0]), abs=1e-5)
 
 
 def test_how_far_above_the_mean_a_share_begins() -> None:
     shares = np.array([0.5, 0.1587, 0.0228, 0.9, 1e-6])
-    np.testing.assert_allclose(kept.above(shares), [0.0, 1.0, 2.0, -1.2816, 4.7534], atol=2e-3)
+    np.testing.assert_allclose(filtered_ivf.above(shares), [0.0, 1.0, 2.0, -1.2816, 4.7534], atol=2e-3)
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 10, 100])
@@ -118,11 +118,11 @@ def test_how_good_the_best_are_likely_to_be(wanted: int) -> None:
     asked = random.normal(size=(100, DIM)).astype(np.float32)
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     mask = np.arange(len(items)) % 3 > 0
-    index = Index.build(items, kinds.Kind("ivf", "IVF40,SQfp16"))
+    index = Index.build(items, factory.Kind("ivf", "IVF40,SQfp16"))
     left = kept_of(index, mask)
     near = left.nearness(asked)
     likely = left._likely(near, np.tile(np.arange(near.shape[1]), (len(asked), 1)), wanted)
-    rank = round((1 - 0.5 / min(wanted, kept.STEPS)) * wanted)  # what the last of the steps stands for
+    rank = round((1 - 0.5 / min(wanted, filtered_ivf.STEPS)) * wanted)  # what the last of the steps stands for
     reached = exact.top_k(asked, items, k=wanted, keep=mask)[1][:, min(rank, wanted - 1)]
     assert abs(np.median(likely - reached)) < 0.05
     assert np.std(likely - reached) < 0.05
@@ -138,7 +138,7 @@ def test_lists_that_hold_too_few_tell_nothing(index: Index) -> None:
 
 def test_every_list_and_no_reach_limit_is_exact(index: Index, items: Vectors, users: Vectors) -> None:
     mask = np.random.default_rng(4).random(COUNT) < 0.4
-    effort = kinds.Effort(probes=1, factor=4_000.0, reach=3.0)
+    effort = factory.Effort(probes=1, factor=4_000.0, reach=3.0)
     hidden = [np.array(best(user, items, k=30)[0]) for user in users[:4]]
     rows, scores = index.search(users[:4], k=10, among=index.select(mask), exclude=from_lists(hidden), effort=effort)
     for query in range(4):
@@ -151,7 +151,7 @@ def test_an_answer_is_never_short(index: Index, items: Vectors, users: Vectors) 
     near = exact.top_k(users[:1], items, k=COUNT)[0][0]
     mask = np.zeros(COUNT, dtype=np.bool_)
     mask[near[-FEW_KEPT - 500 :]] = True  # the worst items for this user
-    effort = kinds.Effort(probes=1, factor=1.0, reach=0.0)
+    effort = factory.Effort(probes=1, factor=1.0, reach=0.0)
     rows, _ = index.search(users[:1], k=100, among=index.select(mask), effort=effort)
     assert mask[rows].all()
     assert len(set(rows[0].tolist())) == 100
@@ -174,9 +174,9 @@ def test_equal_vectors_come_by_row(items: Vectors, monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(Index, "_search_all")
     equal = items.copy()
     equal[1_000:1_040] = equal[3]
-    index = Index.build(equal, kinds.choose("ivf", count=COUNT, dim=DIM))
+    index = Index.build(equal, factory.choose("ivf", count=COUNT, dim=DIM))
     mask = np.arange(COUNT) % 2 == 0
-    rows, _ = index.search(equal[3:4], k=15, among=index.select(mask), effort=kinds.Effort(probes=4))
+    rows, _ = index.search(equal[3:4], k=15, among=index.select(mask), effort=factory.Effort(probes=4))
     assert rows[0].tolist() == list(range(1_000, 1_030, 2))
 
 
@@ -199,7 +199,7 @@ def test_many_find_what_each_finds_alone(index: Index, items: Vectors, users: Ve
 
 def test_many_with_every_list_are_exact(index: Index, items: Vectors, users: Vectors) -> None:
     mask = np.random.default_rng(4).random(COUNT) < 0.4
-    effort = kinds.Effort(probes=1, factor=4_000.0, reach=3.0)
+    effort = factory.Effort(probes=1, factor=4_000.0, reach=3.0)
     hidden = [np.array(best(user, items, k=5 * at)[0], dtype=np.int64) for at, user in enumerate(users[:6])]
     among = index.select(mask)
     rows, scores = index.search(users[:6], k=10, among=among, exclude=from_lists(hidden), effort=effort)
@@ -213,8 +213,8 @@ def test_equal_vectors_come_by_row_in_a_batch(items: Vectors, monkeypatch: pytes
     monkeypatch.delattr(Index, "_search_all")
     equal = items.copy()
     equal[1_000:1_040] = equal[3]
-    index = Index.build(equal, kinds.choose("ivf", count=COUNT, dim=DIM))
+    index = Index.build(equal, factory.choose("ivf", count=COUNT, dim=DIM))
     mask = np.arange(COUNT) % 2 == 0
     asked = equal[[3, 5_000, 3]]
-    rows, _ = index.search(asked, k=15, among=index.select(mask), effort=kinds.Effort(probes=4))
+    rows, _ = index.search(asked, k=15, among=index.select(mask), effort=factory.Effort(probes=4))
     assert rows[0].tolist() == rows[2].tolist() == list(range(1_000, 1_030, 2))

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from retrieval.build import build_index
-from retrieval.bundle import Bundle
-from retrieval.errors import BundleError, DataError
-from retrieval.info import verify_bundle
-from retrieval.live import Change, add_items, compact, remove_items
-from retrieval.publish import publishing
+from retrieval.bundle.reader import Bundle
+from retrieval.bundle.writer import publishing
+from retrieval.common.errors import BundleError, DataError
+from retrieval.index.build import build_index
+from retrieval.index.storage import open_both, read_facts
+from retrieval.index.updates import Change, add_items, compact, remove_items
 from retrieval.retriever import Retriever
-from retrieval.stored import open_both, read_facts
-from tests.tiny import items_of, write_tiny
+from retrieval.verify import verify_bundle
+from tests.support.tiny import items_of, write_tiny
 
 
 def add(folder: Path, ids: list[str], *, year: float | None = None) -> Change:
@@ -111,7 +111,7 @@ def test_a_new_item_has_the_vector_of_its_features(tmp_path: Path) -> None:
     add(folder, ["i3", "i100"], year=30.0)
     with Bundle.open(folder) as bundle:
         index, catalog = open_both(bundle)
-        from retrieval.tower import Tower
+        from retrieval.towers.tower import Tower
 
         tower = Tower(bundle.file("item_tower.onnx"), bundle.schema.item, dim=8)
         for name in ("i3", "i100"):
@@ -235,7 +235,7 @@ def test_a_tower_without_unit_vectors_is_refused(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "bundle", index=False)
     model = onnx.load(folder / "item_tower.onnx")
     model.graph.node[-1].op_type = "Mul"
-    from retrieval.build import build_index
+    from retrieval.index.build import build_index
 
     def attempt() -> None:
         with publishing(folder) as draft:

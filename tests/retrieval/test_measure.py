@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
 
-from retrieval import csr
-from retrieval.evaluation.measure import by_history, by_popularity, curve, found, measure, popularity_class, shown_share
-from retrieval.metrics import Ranking
+from retrieval.common import csr
+from retrieval.evaluation.metric_table import (
+    by_history,
+    by_popularity,
+    curve,
+    found,
+    measure,
+    popularity_class,
+    shown_share,
+)
+from retrieval.metrics.ranking import Ranking
 
 
 def test_measures_at_every_k() -> None:

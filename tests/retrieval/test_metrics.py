@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import csr, metrics
-from retrieval.csr import CSR
+from retrieval.common import csr
+from retrieval.common.csr import CSR
+from retrieval.metrics import ranking as metrics
 
 
 def brute_rank(scores: npt.NDArray[Any], target: int, seen: list[int]) -> int:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from retrieval import exact, kinds
-from retrieval.index import Index, Vectors
-from retrieval.kinds import Effort
-from retrieval.probing import CAP
-from retrieval.tuning import tune
-from tests.retrieval.brute import clustered
+from retrieval.index import exact, factory
+from retrieval.index.factory import Effort
+from retrieval.index.index import Index, Vectors
+from retrieval.index.probing import CAP
+from retrieval.index.tuning import tune
+from tests.support.brute import clustered
 
 DIM = 16
 COUNT = 8_000
@@ -26,7 +26,7 @@ def users() -> Vectors:
 
 @pytest.fixture(scope="module", params=["ivf", "pq"])
 def index(request: pytest.FixtureRequest, items: Vectors) -> Index:
-    return Index.build(items, kinds.choose(request.param, count=COUNT, dim=DIM))
+    return Index.build(items, factory.choose(request.param, count=COUNT, dim=DIM))
 
 
 def test_gaps_are_to_the_nearest_list(index: Index, users: Vectors) -> None:
@@ -71,7 +71,7 @@ def test_a_query_near_to_everything_looks_into_few_lists(index: Index, users: Ve
 def test_efforts_look_into_as_many_lists_on_average(index: Index, users: Vectors) -> None:
     assert index.probing is not None
     gaps = index.probing.gaps(users)
-    found = list(kinds.efforts(index.kind, index.structure, gaps=gaps))
+    found = list(factory.efforts(index.kind, index.structure, gaps=gaps))
     for effort in found:
         if effort.within is not None:
             assert effort.probes is not None
@@ -89,7 +89,7 @@ def test_tuning_reaches_what_is_asked(index: Index, items: Vectors, users: Vecto
 
 
 def test_hidden_rows_are_not_found(index: Index, users: Vectors) -> None:
-    from retrieval.csr import from_lists
+    from retrieval.common.csr import from_lists
 
     effort = Effort(probes=4, within=0.1, factor=16.0)
     first = index.search(users[:20], k=5, effort=effort)[0]

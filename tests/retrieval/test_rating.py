@@ -8,8 +8,8 @@ import pytest
 
 from retrieval.evaluation.evaluate import run
 from retrieval.evaluation.rating import rating_errors, rating_table
-from tests.prepared import camp_rows, write_training
-from tests.tiny import write_tiny
+from tests.support.prepared import camp_rows, write_training
+from tests.support.tiny import write_tiny
 
 
 def test_errors_are_those_done_by_hand(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.catalog import json_lines
-from retrieval.errors import QueryError
-from retrieval.records import batch_of, batch_of_table, text_of, texts
-from retrieval.schema import Feature
+from retrieval.catalog.items import json_lines
+from retrieval.common.errors import QueryError
+from retrieval.features.records import batch_of, batch_of_table, text_of, texts
+from retrieval.features.schema import Feature
 
 AGE = Feature(name="age", kind="number")
 JOB = Feature(name="job", kind="category")

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval.evaluation import report
 from retrieval.evaluation.evaluate import run
-from retrieval.evaluation.examples import examples
 from retrieval.evaluation.intervals import Bootstrap
-from retrieval.evaluation.item_map import item_map
+from retrieval.evaluation.report import page as report
+from retrieval.evaluation.report.example_users import examples
+from retrieval.evaluation.report.item_map import item_map
 from retrieval.evaluation.result import Evaluation
 from retrieval.evaluation.verdict import Verdict, advise, judge
-from tests.prepared import write_judged
+from tests.support.prepared import write_judged
 
 EVIL = 'Film</script><script>alert("1")</script> & <b>'
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from retrieval import Hit, Query, Retriever
-from retrieval.diversity import reorder
-from retrieval.errors import BundleError, QueryError
-from retrieval.tower import Tower
-from tests.retrieval.brute import best
-from tests.tiny import unit, write_tiny
+from retrieval.common.errors import BundleError, QueryError
+from retrieval.index.mmr import reorder
+from retrieval.towers.tower import Tower
+from tests.support.brute import best
+from tests.support.tiny import unit, write_tiny
 
 
 @pytest.fixture(scope="module")

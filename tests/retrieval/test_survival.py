@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.retrieval.survival import survive_mutations
+from tests.support.survival import survive_mutations
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def killed(*counts: str) -> str:
     """What survival says, from a process of its own: it forks, which a process with threads must not."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.retrieval.survival", *counts],
+        [sys.executable, "-m", "tests.support.survival", *counts],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval.errors import DataError
-from retrieval.tables import blocks
+from retrieval.common.errors import DataError
+from retrieval.features.tables import blocks
 
 ROWS = [{"id": f"{n}", "n": n, "t": "a,b\né"} for n in range(10)]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from train.attention import MultiHeadAttention
+from train.model.attention import MultiHeadAttention
 
 
 def with_weights_of(ours: MultiHeadAttention, dim: int, heads: int) -> nn.MultiheadAttention:

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.batches import Batch, Histories, batches
-from train.pair import horizon_weights, targets
+from train.data.batches import Batch, Histories, batches
+from train.model.two_tower import horizon_weights, targets
 
 
 def histories(lengths: list[int]) -> Histories:

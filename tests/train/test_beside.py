@@ -10,21 +10,21 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from retrieval import metrics
-from retrieval.csr import CSR
-from retrieval.errors import ConfigError
-from tests.planted import write_planted
-from tests.tiny import unit
+from retrieval.common.csr import CSR
+from retrieval.common.errors import ConfigError
+from retrieval.metrics import ranking
+from tests.support.planted import write_planted
+from tests.support.tiny import unit
 from tests.train.test_fit import DEGENERATE, assert_same, table
-from train import checkpoint, fit, share
-from train import config as configs
-from train.beside import SideBySide
-from train.datamodule import DataModule
-from train.dataset import prepare
-from train.linear import Factors
-from train.module import Vectors
-from train.pair import features_of
-from train.recipe import resolve, statistics
+from train.config import load as configs
+from train.config.defaults import resolve, statistics
+from train.data.datamodule import DataModule
+from train.data.dataset import prepare
+from train.ease.concat import SideBySide
+from train.ease.ease import Factors
+from train.loop import checkpoint, ensemble_weight, fit
+from train.loop.lightning_module import Vectors
+from train.model.two_tower import features_of
 
 THIRD = "model.linear.share=0.3"
 
@@ -80,8 +80,8 @@ def test_a_score_is_the_mean_of_both_by_their_shares(open_config: Path, tmp_path
     assert kept["ndcg@10"] == max(json.loads(line)["ndcg@10"] for line in lines)
     # What validation measured is what is kept.
     truth = data.truth
-    ranks = metrics.ranks(users.numpy()[np.argsort(data.asked, kind="stable")], items.numpy(), truth.wanted, truth.seen)
-    assert_allclose(metrics.ndcg(ranks, truth.wanted, k=10).mean(), summary["best"]["ndcg@10"], atol=1e-9)
+    ranks = ranking.ranks(users.numpy()[np.argsort(data.asked, kind="stable")], items.numpy(), truth.wanted, truth.seen)
+    assert_allclose(ranking.ndcg(ranks, truth.wanted, k=10).mean(), summary["best"]["ndcg@10"], atol=1e-9)
 
 
 def test_the_share_is_what_ranks_best() -> None:
@@ -102,14 +102,14 @@ def test_the_share_is_what_ranks_best() -> None:
             }
         )
 
-    def chosen(users: Vectors, source: Vectors, usual: float = share.START) -> float:
+    def chosen(users: Vectors, source: Vectors, usual: float = ensemble_weight.START) -> float:
         cut = Factors(source, one)
-        return share.choose(users, one, Data, cut, decay=0.9, usual=usual)  # type: ignore[arg-type]
+        return ensemble_weight.choose(users, one, Data, cut, decay=0.9, usual=usual)  # type: ignore[arg-type]
 
     wrong = np.roll(one, 1, axis=0)
     assert chosen(unit(one + 2 * noise), wrong) == 0
-    assert chosen(wrong, one) > share.START
-    assert chosen(noise, other) == share.START  # nothing is better by more than chance
+    assert chosen(wrong, one) > ensemble_weight.START
+    assert chosen(noise, other) == ensemble_weight.START  # nothing is better by more than chance
     assert chosen(noise, other, usual=1.0) == 1
     assert chosen(unit(one + 2 * noise), wrong, usual=1.0) == 0
 
@@ -129,7 +129,7 @@ def test_what_stands_beside_is_said_with_what_it_changes(
 def test_where_nothing_is_named_validation_decides(open_config: Path, tmp_path: Path) -> None:
     trained(open_config, tmp_path)
     kept = json.loads((tmp_path / "training" / "config.json").read_text())["model"]["linear"]
-    assert kept["share"] in share.SHARES
+    assert kept["share"] in ensemble_weight.SHARES
     assert (kept["dim"] is None) == (kept["share"] == 0)
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.attention import BLOCKED
-from train.block import BlockPass, Kept, distances, gathered
-from train.encoders import Attention, Block, EncoderShape
+from train.model.attention import BLOCKED
+from train.model.block import BlockPass, Kept, distances, gathered
+from train.model.encoders import Attention, Block, EncoderShape
 
 DIM, HEADS, LONGEST = 16, 2, 9
 

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 import torch
 
-from tests.planted import write_planted
+from tests.support.planted import write_planted
 from tests.train.test_start import ease
-from train import checkpoint, fit, share
-from train import config as configs
-from train.beside import SideBySide
+from train.config import load as configs
+from train.ease.concat import SideBySide
+from train.loop import checkpoint, ensemble_weight, fit
 
 SETTINGS = ("ridge", "likeness", "damping")
 PLAIN = ("train.ridge=30", "train.likeness=0", "train.damping=0", "model.dim=41")  # EASE, uncut
@@ -182,7 +182,7 @@ def decided(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
         assert usual == 1
         return value
 
-    monkeypatch.setattr(share, "choose", choose)
+    monkeypatch.setattr(ensemble_weight, "choose", choose)
 
 
 def test_towers_that_are_trained_may_stand_beside(
@@ -245,6 +245,6 @@ def test_where_one_of_both_is_named_the_other_is_not_tried(
 def test_where_many_directions_are_wanted_no_towers_are_trained(
     unordered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("train.recipe.WIDE", 1)
+    monkeypatch.setattr("train.config.defaults.WIDE", 1)
     train(unordered, tmp_path)
     assert BOTH not in capsys.readouterr().err

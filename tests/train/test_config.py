@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.errors import ConfigError
-from retrieval.schema import Feature
-from train.config import Config, load
-from train.config_text import reference, render
-from train.keys import ENCODERS, Attention, RollingAttention, SeedAttention, SeedMlp
+from retrieval.common.errors import ConfigError
+from retrieval.features.schema import Feature
+from train.config.load import Config, load
+from train.config.options import ENCODERS, Attention, RollingAttention, SeedAttention, SeedMlp
+from train.config.render import reference, render
 
 
 def write(folder: Path, text: str) -> Path:

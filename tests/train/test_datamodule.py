@@ -8,13 +8,14 @@ import polars as pl
 import pytest
 import torch
 
-from retrieval import metrics
-from train import checkpoint, datamodule, fit
-from train import config as configs
-from train.datamodule import DataModule, newest_first
-from train.dataset import prepare
-from train.recipe import resolve, statistics
-from train.towers import UserTower
+from retrieval.metrics import ranking
+from train.config import load as configs
+from train.config.defaults import resolve, statistics
+from train.data import datamodule
+from train.data.datamodule import DataModule, newest_first
+from train.data.dataset import prepare
+from train.loop import checkpoint, fit
+from train.model.towers import UserTower
 
 
 def module_of(config: Path) -> DataModule:
@@ -71,8 +72,8 @@ def test_who_is_asked_when_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
             for row in range(40)
         ]
     )
-    ranks = metrics.ranks(users, vectors, data.truth.wanted, data.truth.seen)
-    assert found[7]["ndcg@10"] == pytest.approx(float(np.nanmean(metrics.ndcg(ranks, data.truth.wanted, k=10))))
+    ranks = ranking.ranks(users, vectors, data.truth.wanted, data.truth.seen)
+    assert found[7]["ndcg@10"] == pytest.approx(float(np.nanmean(ranking.ndcg(ranks, data.truth.wanted, k=10))))
 
 
 def test_too_many_users_to_validate_are_drawn_and_it_is_said(

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retrieval.errors import DataError
-from train.config import load
-from train.dataset import Dataset, history_length, prepare
+from retrieval.common.errors import DataError
+from train.config.load import load
+from train.data.dataset import Dataset, history_length, prepare
 
 CONFIG = """
 [data]

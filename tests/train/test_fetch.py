@@ -15,14 +15,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from retrieval.errors import DataError
-from train import fetch as fetching
-from train import folder as folders
-from train.commands import fetch as fetch_command
-from train.config import load
-from train.dataset import prepare
-from train.fetch import KNOWN, Known, Remote, Wheel, fetch, read_from
-from train.tables import write as write_table
+from retrieval.common.errors import DataError
+from train.cli.data import fetch as fetch_command
+from train.config.load import load
+from train.data.dataset import prepare
+from train.data.tables import write as write_table
+from train.datasets import dataset_folder as folders
+from train.datasets import fetch as fetching
+from train.datasets.fetch import KNOWN, Known, Remote, Wheel, fetch, read_from
 
 FLAGS = {"Toy Story (1995)": (3, 4, 5), "Amélie (2001)": (5, 14), "unknown": (0,), "Heat, The (1995) (V)": (1, 6, 16)}
 RATINGS = [(1, 1, 5, 100), (1, 2, 4, 300), (2, 1, 3, 200), (2, 4, 2, 150), (3, 3, 1, 400), (3, 1, 1, 50)]

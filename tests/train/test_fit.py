@@ -7,15 +7,17 @@ import polars as pl
 import pytest
 import torch
 
-from retrieval.errors import TrainError
-from tests.planted import write_planted
-from train import build, checkpoint, fit, initial, module
-from train import config as configs
-from train.beside import SideBySide
-from train.datamodule import DataModule
-from train.dataset import prepare
-from train.recipe import resolve, statistics
-from train.towers import UserTower
+from retrieval.common.errors import TrainError
+from tests.support.planted import write_planted
+from train.config import load as configs
+from train.config.defaults import resolve, statistics
+from train.data.datamodule import DataModule
+from train.data.dataset import prepare
+from train.ease import warm_start
+from train.ease.concat import SideBySide
+from train.loop import checkpoint, fit, lightning_module
+from train.model import build
+from train.model.towers import UserTower
 
 
 def trained(config: Path, out: Path, *overrides: str, **how: Any) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def test_items_start_where_counts_and_features_put_them(planted: Path) -> None:
     wanted = torch.nn.functional.normalize(torch.randn(40, 64, generator=torch.Generator().manual_seed(0)), dim=1)
     wanted[:20] = torch.nn.functional.normalize(wanted[:20] + wanted[0], dim=1)  # years before 2000 are alike
     wanted[7] = 0
-    initial.start(pair, wanted.numpy(), data.items)
+    warm_start.start(pair, wanted.numpy(), data.items)
     with torch.no_grad():
         found = pair.item_tower.eval()(data.items)
         nameless = pair.item_tower({**data.items, "item_id": torch.ones(40, dtype=torch.int64)})
@@ -155,7 +157,7 @@ def test_an_interrupted_training_leaves_the_previous_one(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(module.Module, "on_validation_epoch_end", stop)
+        patched.setattr(lightning_module.Module, "on_validation_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             trained(planted, tmp_path, "train.epochs=1", "train.seed=5")
     assert_same(weights(tmp_path), before)

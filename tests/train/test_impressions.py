@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from retrieval import csr
-from train import checkpoint, fit
-from train import config as configs
-from train.batches import Histories, batches
-from train.build import tensors
-from train.impressions import beside_choices
-from train.losses import OBJECTIVES, Examples, choice, log_inclusion
-from train.pair import following, lesser, targets
+from retrieval.common import csr
+from train.config import load as configs
+from train.data.batches import Histories, batches
+from train.data.impressions import beside_choices
+from train.loop import checkpoint, fit
+from train.model.build import tensors
+from train.model.losses import OBJECTIVES, Examples, choice, log_inclusion
+from train.model.two_tower import following, lesser, targets
 
 DECOYS = (20, 21, 22)  # as popular as any, and shown to all who did not take them
 

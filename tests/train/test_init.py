@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from retrieval.errors import ConfigError, DataError
-from retrieval.schema import Feature
-from train.commands import init
-from train.config import load
-from train.dataset import prepare
-from train.guess import by_name, feature_of, tokens
-from train.init import write_config
-from train.tables import Table, read
+from retrieval.common.errors import ConfigError, DataError
+from retrieval.features.schema import Feature
+from train.cli.data import init
+from train.config.load import load
+from train.data.dataset import prepare
+from train.data.tables import Table, read
+from train.setup.infer import by_name, feature_of, tokens
+from train.setup.init import write_config
 
 TITLES = ["Amélie", "東京物語", "Die Hard", "Naïve, a film", "“Quotes”", "Ы 2", "8½", "Wall·E", "Heat", "Alien"]
 

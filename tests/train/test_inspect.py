@@ -4,9 +4,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from retrieval.output import clipped, display_width
-from train.commands import inspect
-from train.text_table import aligned
+from retrieval.common.text_table import clipped, display_width
+from train.cli.data import inspect
+from train.setup.text_table import aligned
 
 CONFIG = """
 [data]

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
-from train.inverse import Direct, Iterated, inverse, leading
+from train.ease.solver import Direct, Iterated, inverse, leading
 
 Matrix = npt.NDArray[np.float64]
 

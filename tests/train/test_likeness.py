@@ -5,10 +5,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from retrieval.schema import Feature
-from train.explain import explain
-from train.features import Column, FeatureEmbedding
-from train.likeness import likeness
+from retrieval.features.schema import Feature
+from train.ease.feature_regression import explain
+from train.ease.feature_rows import likeness
+from train.model.feature_embedding import Column, FeatureEmbedding
 
 NAN = float("nan")
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train import losses
-from train.losses import OBJECTIVES, Examples, log_inclusion
+from train.model import losses
+from train.model.losses import OBJECTIVES, Examples, log_inclusion
 
 
 def examples(n: int = 7, c: int = 30, dim: int = 5, *, seed: int = 0, **more: Any) -> Examples:

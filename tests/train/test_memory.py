@@ -6,7 +6,7 @@ import sys
 AGAIN = """
 import resource, sys
 import numpy as np
-from train.memory import keep_freed
+from train.model.memory import keep_freed
 taken = keep_freed()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from retrieval.errors import DataError
-from train import notebook
-from train.archive import Source
-from train.config import load
-from train.dataset import prepare
-from train.folder import Folder, publish
+from retrieval.common.errors import DataError
+from train.config.load import load
+from train.data.dataset import prepare
+from train.datasets import notebook
+from train.datasets.archive import Source
+from train.datasets.dataset_folder import Folder, publish
 
 
 def read(path: Path, *, as_notebook: bool = False) -> Folder:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import polars as pl
 import pytest
 
-from retrieval.errors import TwoTowerError
-from train.config import load
-from train.dataset import prepare
-from train.fit import fit
-from train.order import LEAST, MOST, Order, order_of, repeats_above_chance
+from retrieval.common.errors import TwoTowerError
+from train.config.load import load
+from train.data.dataset import prepare
+from train.data.order_test import LEAST, MOST, Order, order_of, repeats_above_chance
+from train.loop.fit import fit
 
 Rows = npt.NDArray[np.int64]
 
@@ -132,8 +132,8 @@ def test_a_refit_keeps_what_was_found(tmp_path: Path) -> None:
 def test_where_it_is_unsure_validation_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], walked: bool
 ) -> None:
-    monkeypatch.setattr("train.order.TELLS", 0.0)
-    monkeypatch.setattr("train.order.SURE", 1e9)
+    monkeypatch.setattr("train.data.order_test.TELLS", 0.0)
+    monkeypatch.setattr("train.data.order_test.SURE", 1e9)
     config, out = load(written(tmp_path, walked=walked), overrides=("train.patience=2",)), tmp_path / "out"
     assert prepare(config).order.unsure
     summary = fit(config, out)

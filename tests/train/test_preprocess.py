@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from retrieval.errors import TrainError
-from retrieval.records import batch_of
-from retrieval.schema import Feature
-from train.config import load
-from train.dataset import prepare
-from train.preprocess import Preprocess, compact_history, hash_rows
+from retrieval.common.errors import TrainError
+from retrieval.features.records import batch_of
+from retrieval.features.schema import Feature
+from train.config.load import load
+from train.data.dataset import prepare
+from train.data.preprocess import Preprocess, compact_history, hash_rows
 
 CONFIG = """
 [data]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as lightning
 
-from tests.planted import write_planted
-from train import config as configs
-from train import fit
-from train.progress import ending
+from tests.support.planted import write_planted
+from train.config import load as configs
+from train.loop import fit
+from train.loop.progress import ending
 
 
 def said(*values: float, name: str = "ndcg@10", mode: str = "max", most: int = 30) -> str | None:

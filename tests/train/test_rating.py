@@ -7,14 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retrieval.errors import DataError
-from retrieval.ratings import bias_errors, errors, stars
-from train.checkpoint import load
-from train.config import load as load_config
-from train.datamodule import scaled
-from train.dataset import prepare
-from train.fit import fit
-from train.preprocess import Range
+from retrieval.common.errors import DataError
+from retrieval.metrics.rating import bias_errors, errors, stars
+from train.config.load import load as load_config
+from train.data.datamodule import scaled
+from train.data.dataset import prepare
+from train.data.preprocess import Range
+from train.loop.checkpoint import load
+from train.loop.fit import fit
 
 
 def write(folder: Path) -> Path:

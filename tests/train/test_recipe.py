@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.errors import ConfigError
-from tests.planted import write_planted
-from train import config as configs
-from train import keys
-from train.config import Config
-from train.recipe import Statistics, resolve
+from retrieval.common.errors import ConfigError
+from tests.support.planted import write_planted
+from train.config import load as configs
+from train.config import options
+from train.config.defaults import Statistics, resolve
+from train.config.load import Config
 
 
 def resolved(
@@ -63,7 +63,7 @@ def test_a_larger_step_goes_further(planted: Path) -> None:
 def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> None:
     def short_cut(*overrides: str, items: int = 12_000, repeats: float | None = 2.8) -> float | None:
         user = resolved(planted, *overrides, items=items, repeats=repeats).model.user
-        assert isinstance(user, keys.Attention)
+        assert isinstance(user, options.Attention)
         return user.short_cut
 
     assert short_cut() == 0.6
@@ -72,13 +72,13 @@ def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> Non
     assert short_cut(items=2_000, repeats=3.4) == 0.6  # what comes next is told by one thing
     assert short_cut('train.objective="rating"') == 1.0
     assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
-    assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, keys.Sum)
+    assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, options.Sum)
 
 
 def test_several_items_have_a_short_cut_where_many_users_have_them_in_no_sharp_order(planted: Path) -> None:
     def items(*overrides: str, users: int = 20_000, repeats: float | None = 1.9) -> int | None:
         user = resolved(planted, *overrides, users=users, repeats=repeats).model.user
-        assert isinstance(user, keys.Attention)
+        assert isinstance(user, options.Attention)
         return user.short_cut_items
 
     assert items() == 10
@@ -91,7 +91,7 @@ def test_several_items_have_a_short_cut_where_many_users_have_them_in_no_sharp_o
 def test_attention_drops_nothing_of_long_histories_in_small_catalogues(planted: Path) -> None:
     def dropout(*overrides: str, items: int = 2_000, length: int = 100) -> float | None:
         user = resolved(planted, *overrides, items=items, users=1_000, interactions=1_000 * length).model.user
-        assert isinstance(user, keys.Attention)
+        assert isinstance(user, options.Attention)
         return user.attention_dropout
 
     assert dropout() == 0.0
@@ -126,5 +126,5 @@ def test_towers_beside_the_closed_form_take_no_longer_than_it_may(tmp_path: Path
         20_000_000: (4_000, 1),
     }.items():
         recipe = resolved(config, ordered=False, learned=True, interactions=interactions)
-        assert isinstance(recipe.model.user, keys.Mean)
+        assert isinstance(recipe.model.user, options.Mean)
         assert (recipe.train.batch_size, recipe.train.epochs) == expected, interactions

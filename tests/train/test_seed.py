@@ -6,17 +6,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.train.test_towers import DIM, ITEM_COLUMNS, USER_COLUMNS, items, rows, users
-from train import build, keys, seed
-from train.encoders import EncoderShape
-from train.features import Column, unit
-from train.towers import ItemTower, UserTower, in_blocks
+from train.config import options
+from train.model import build, notebook_encoders
+from train.model.encoders import EncoderShape
+from train.model.feature_embedding import Column, unit
+from train.model.towers import ItemTower, UserTower, in_blocks
 
-OPTIONS: dict[str, keys.Encoder] = {
-    "seed-attention": keys.SeedAttention(embed=24, heads=4),
-    "rolling-attention": keys.RollingAttention(embed=20, window=3, width=8, heads=2),
-    "seed-mlp": keys.SeedMlp(hidden=24),
-    "seed-mlp, last ReLU": keys.SeedMlp(hidden=24, last_relu=True),
-    "cross-attention": keys.CrossAttention(embed=24, heads=4),
+OPTIONS: dict[str, options.Encoder] = {
+    "seed-attention": options.SeedAttention(embed=24, heads=4),
+    "rolling-attention": options.RollingAttention(embed=20, window=3, width=8, heads=2),
+    "seed-mlp": options.SeedMlp(hidden=24),
+    "seed-mlp, last ReLU": options.SeedMlp(hidden=24, last_relu=True),
+    "cross-attention": options.CrossAttention(embed=24, heads=4),
 }
 
 
@@ -101,7 +102,7 @@ def test_the_sum_of_the_tokens_is_one_linear_map_of_the_features() -> None:
     """Of standardised numbers side by side, as the notebook's first layer has it."""
     torch.manual_seed(0)
     columns = [Column(name=name, kind="number", mean=mean, std=2.0) for name, mean in (("a", 1.0), ("b", -3.0))]
-    tokens = seed.Tokens(columns, 5).eval()
+    tokens = notebook_encoders.Tokens(columns, 5).eval()
     values = torch.tensor([[1.0, 2.0], [5.0, -1.0]])
     assert tokens.numbers is not None
     matrix = tokens.numbers.value.T
@@ -115,7 +116,7 @@ def test_seed_attention_is_the_notebooks_layers() -> None:
     """With torch's own attention on the same weights: attention over the features, mean, linear."""
     tower = user_tower("seed-attention", history=False)
     encoder = tower.encoder
-    assert isinstance(encoder, seed.SeedAttention)
+    assert isinstance(encoder, notebook_encoders.SeedAttention)
     ours = encoder.attention
     theirs = nn.MultiheadAttention(24, 4, batch_first=True).eval()
     with torch.no_grad():
@@ -133,7 +134,7 @@ def test_rolling_windows_overlap_and_are_projected_to_the_attentions_width() -> 
     """The notebook fed windows of 3 to an attention of another width: here each is a token of that width."""
     tower = user_tower("rolling-attention", history=False)
     encoder = tower.encoder
-    assert isinstance(encoder, seed.RollingAttention)
+    assert isinstance(encoder, notebook_encoders.RollingAttention)
     profile = tower.profile(users(), 4)
     active = (profile.sum(dim=1) / profile.shape[1] ** 0.5).relu()
     windows = active.unfold(1, 3, 1)  # (4, 18, 3): torch's own rolling
@@ -154,7 +155,7 @@ def test_many_windows_train_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
         return states.detach(), [weight.grad for weight in tower.encoder.parameters() if weight.grad is not None]
 
     whole, expected = gradients()
-    monkeypatch.setattr(seed, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(notebook_encoders, "WINDOW_ROWS", 3)
     parted, found = gradients()
     torch.testing.assert_close(parted, whole)
     for left, right in zip(found, expected, strict=True):
@@ -171,30 +172,30 @@ def test_a_last_relu_puts_half_the_ratings_out_of_reach() -> None:
             shaken(user)
             lowest.append((user(users()) @ item(items()).T).min().item())
         assert (min(lowest) < 0) is reachable
-    assert keys.SeedMlp().last_relu is False
+    assert options.SeedMlp().last_relu is False
 
 
 def test_cross_attention_weighs_the_history_by_the_profile() -> None:
     """With one item in the history there is nothing to weigh but the key of nothing; with three the profile decides."""
     tower = user_tower("cross-attention")
     encoder = tower.encoder
-    assert isinstance(encoder, seed.CrossAttention)
+    assert isinstance(encoder, notebook_encoders.CrossAttention)
     batch = users()
     assert encoder.history is not None
-    keys = torch.cat(
+    options = torch.cat(
         [encoder.nothing.expand(4, 1, -1), encoder.history(tower.item_vectors[batch["past"]])],
         dim=1,
     )
     padding = torch.cat([torch.zeros(4, 1, dtype=torch.bool), batch["past"] == 0], dim=1)
     profile = tower.profile(batch, 4)
     query = (profile.sum(dim=1) / profile.shape[1] ** 0.5)[:, None]
-    expected = unit(encoder.out(query + encoder.attention(query, keys, padding=padding))[:, 0])
+    expected = unit(encoder.out(query + encoder.attention(query, options, padding=padding))[:, 0])
     torch.testing.assert_close(tower(batch), expected, atol=1e-6, rtol=0)
 
 
 def test_the_scale_of_attention_is_the_power_that_was_asked_for() -> None:
     shape = EncoderShape(dim=DIM, layers=1, heads=2, dropout=0.0, max_length=6)
     for exponent in (0.0, 0.5, 1.0):
-        encoder = build.encoder(keys.SeedAttention(embed=24, heads=4, scale=exponent), shape)
-        assert isinstance(encoder, seed.SeedAttention)
+        encoder = build.encoder(options.SeedAttention(embed=24, heads=4, scale=exponent), shape)
+        assert isinstance(encoder, notebook_encoders.SeedAttention)
         assert encoder.attention.scale == 6**-exponent

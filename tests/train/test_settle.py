@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrieval.vocabulary import FIRST, UNKNOWN
-from train.features import Column
-from train.settle import HELD_BACK, choose, settle, vectors_of
-from train.towers import ItemTower
+from retrieval.features.vocabulary import FIRST, UNKNOWN
+from train.loop.item_shrinkage import HELD_BACK, choose, settle, vectors_of
+from train.model.feature_embedding import Column
+from train.model.towers import ItemTower
 
 ITEMS, SHELVES, DIM = 60, 4, 8
 NOBODYS = slice(50, 60)  # items that nobody took, whose ids training has not seen

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.errors import DataError
-from train.keys import Split
-from train.splits import assign, from_end
+from retrieval.common.errors import DataError
+from train.config.options import Split
+from train.data.splits import assign, from_end
 
 
 def frame(rows: Sequence[tuple[int, int | None]]) -> pl.DataFrame:

@@ -6,13 +6,13 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
-from retrieval import metrics
-from retrieval.csr import from_pairs
-from train import linear
-from train.batches import Histories
-from train.counts import FADE, FEATURES, follows, near, together
-from train.initial import spectral
-from train.linear import Evidence, Settings
+from retrieval.common.csr import from_pairs
+from retrieval.metrics import ranking
+from train.data.batches import Histories
+from train.data.cooccurrence import FADE, FEATURES, follows, near, together
+from train.ease import ease as linear
+from train.ease.ease import Evidence, Settings
+from train.ease.warm_start import spectral
 
 Matrix = npt.NDArray[np.float64]
 
@@ -187,7 +187,7 @@ def test_of_an_older_item_less_counts_where_that_finds_more() -> None:
     weighed = np.zeros((300, 40), np.float32)
     for user, row in enumerate(past):
         np.add.at(weighed[user], row, 0.5 ** np.arange(7.0, -1.0, -1.0))
-    expected = metrics.ndcg(metrics.ranks(weighed @ cut.source, cut.target, want, history), want, k=10)
+    expected = ranking.ndcg(ranking.ranks(weighed @ cut.source, cut.target, want, history), want, k=10)
     assert_allclose(linear.measure(cut, by, decay=0.5, k=10), expected)
 
 

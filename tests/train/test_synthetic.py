@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from train import checkpoint, synthetic
-from train.build import tensors
-from train.commands import fetch
-from train.config import load
-from train.dataset import prepare
-from train.fit import fit
-from train.synthetic import HONESTY, LOYALTY, Plan, fetch_synthetic, interaction_blocks
+from train.cli.data import fetch
+from train.config.load import load
+from train.data.dataset import prepare
+from train.datasets import synthetic
+from train.datasets.synthetic import HONESTY, LOYALTY, Plan, fetch_synthetic, interaction_blocks
+from train.loop import checkpoint
+from train.loop.fit import fit
+from train.model.build import tensors
 
 
 def test_it_is_a_dataset_folder(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.errors import DataError
-from train import columns, tables
+from retrieval.common.errors import DataError
+from train.data import column_types, tables
 
 ROWS = [{"id": "1", "n": "2.5", "t": 'é, "x"'}, {"id": "2", "n": "", "t": "日本"}]
 
@@ -39,7 +39,7 @@ def test_every_format_gives_the_same(tmp_path: Path, name: str) -> None:
     else:
         pl.DataFrame([{**row, "n": float(row["n"]) if row["n"] else None} for row in ROWS]).write_parquet(path)
     table = tables.read(path)
-    assert columns.ids(table.frame["id"], where="", text=table.text).to_list() == ["1", "2"]
+    assert column_types.ids(table.frame["id"], where="", text=table.text).to_list() == ["1", "2"]
     assert table.typed("n").to_list() == [2.5, None]
     assert table.frame["t"].to_list() == ['é, "x"', "日本"]
 
@@ -52,10 +52,10 @@ def test_a_semicolon_and_a_byte_order_mark_as_spreadsheets_write_them(tmp_path: 
 
 def test_ids_of_the_types_that_databases_have() -> None:
     prices = pl.Series([Decimal("5.00"), Decimal("0.50"), None])
-    assert columns.ids(prices, where="").to_list() == ["5", "0.50", None]
+    assert column_types.ids(prices, where="").to_list() == ["5", "0.50", None]
     for odd in (pl.Series([timedelta(seconds=1)]), pl.Series([b"x"]), pl.Series([{"a": 1}]), pl.Series([["x"]])):
         with pytest.raises(DataError, match=r"ids are of type .*, expected text or whole numbers"):
-            columns.ids(odd, where="t")
+            column_types.ids(odd, where="t")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_column_that_is_not_there_suggests_the_nearest(tmp_path: Path) -> None
 
 
 def ids(values: list[Any], *, text: bool = False, dtype: Any = None) -> list[str | None]:
-    return columns.ids(pl.Series("c", values, dtype=dtype), where="t.csv: column", text=text).to_list()
+    return column_types.ids(pl.Series("c", values, dtype=dtype), where="t.csv: column", text=text).to_list()
 
 
 def test_one_id_whatever_it_is_in_the_file() -> None:
@@ -159,7 +159,7 @@ def test_integers_and_their_floats_are_one_id(values: list[int]) -> None:
 
 def test_text_files_give_columns_the_type_of_their_values() -> None:
     def typed(values: list[str | None]) -> tuple[Any, list[Any]]:
-        series = columns.natural(pl.Series(values, dtype=pl.String))
+        series = column_types.natural(pl.Series(values, dtype=pl.String))
         return series.dtype, series.to_list()
 
     assert typed(["1", "-2", None]) == (pl.Int64, [1, -2, None])
@@ -173,12 +173,12 @@ def test_text_files_give_columns_the_type_of_their_values() -> None:
 
 def test_numbers_and_what_is_none() -> None:
     series = pl.Series(["1", " 2.5", "NA", None, "inf", ""])
-    assert columns.numbers(series, where="").to_list() == [1.0, 2.5, None, None, None, None]
-    assert columns.numbers(pl.Series([True, None]), where="").to_list() == [1.0, None]
+    assert column_types.numbers(series, where="").to_list() == [1.0, 2.5, None, None, None, None]
+    assert column_types.numbers(pl.Series([True, None]), where="").to_list() == [1.0, None]
     with pytest.raises(DataError, match=r'r\.csv: rating: row 2 is "good", expected a number'):
-        columns.numbers(pl.Series(["1", "good"]), where="r.csv: rating")
+        column_types.numbers(pl.Series(["1", "good"]), where="r.csv: rating")
     with pytest.raises(DataError, match="of type List"):
-        columns.numbers(pl.Series([[1]]), where="")
+        column_types.numbers(pl.Series([[1]]), where="")
 
 
 def test_times_are_epoch_seconds() -> None:
@@ -186,41 +186,45 @@ def test_times_are_epoch_seconds() -> None:
         "2020-01-02", "2020-01-02T03:04:05Z", "2020-01-02 03:04:05.5+02:00", "2020/01/02 03:04", None, "",
     ]  # fmt: skip
     expected = [1577923200, 1577934245, 1577927045, 1577934240, None, None]
-    assert columns.times(pl.Series(text), where="").to_list() == expected
-    assert columns.times(pl.Series(["978300760", "5"]), where="").to_list() == [978300760, 5]
-    assert columns.times(pl.Series([1.9, float("nan")]), where="").to_list() == [1, None]
+    assert column_types.times(pl.Series(text), where="").to_list() == expected
+    assert column_types.times(pl.Series(["978300760", "5"]), where="").to_list() == [978300760, 5]
+    assert column_types.times(pl.Series([1.9, float("nan")]), where="").to_list() == [1, None]
     moments = pl.Series(["2020-01-02"]).str.to_date()
-    assert columns.times(moments, where="").to_list() == [1577923200]
-    assert columns.times(moments.cast(pl.Datetime("ns")), where="").to_list() == [1577923200]
+    assert column_types.times(moments, where="").to_list() == [1577923200]
+    assert column_types.times(moments.cast(pl.Datetime("ns")), where="").to_list() == [1577923200]
     with pytest.raises(DataError, match=r'w: row 2 is "soon", expected a number, a date or an ISO time'):
-        columns.times(pl.Series(["2020-01-02", "soon"]), where="w")
+        column_types.times(pl.Series(["2020-01-02", "soon"]), where="w")
     with pytest.raises(DataError, match="is infinite"):
-        columns.times(pl.Series([float("inf")]), where="w")
+        column_types.times(pl.Series([float("inf")]), where="w")
 
 
 def test_lists_from_text_and_from_lists() -> None:
-    assert columns.lists(pl.Series(["a|b", " c ||d", None, ""]), separator="|", where="").to_list() == [
+    assert column_types.lists(pl.Series(["a|b", " c ||d", None, ""]), separator="|", where="").to_list() == [
         ["a", "b"], ["c", "d"], [], [],
     ]  # fmt: skip
-    assert columns.lists(pl.Series([[1.0, 2.0], [], None, [3.0]]), separator=None, where="").to_list() == [
+    assert column_types.lists(pl.Series([[1.0, 2.0], [], None, [3.0]]), separator=None, where="").to_list() == [
         ["1", "2"], [], [], ["3"],
     ]  # fmt: skip
-    assert columns.lists(pl.Series([["a", "", None]]), separator=None, where="").to_list() == [["a"]]
-    assert columns.lists(pl.Series([None], dtype=pl.Null), separator=None, where="").to_list() == [[]]
+    assert column_types.lists(pl.Series([["a", "", None]]), separator=None, where="").to_list() == [["a"]]
+    assert column_types.lists(pl.Series([None], dtype=pl.Null), separator=None, where="").to_list() == [[]]
     with pytest.raises(DataError, match="say how to split it"):
-        columns.lists(pl.Series(["a|b"]), separator=None, where="w")
+        column_types.lists(pl.Series(["a|b"]), separator=None, where="w")
 
 
 def test_vectors_have_one_size() -> None:
-    assert columns.vectors(pl.Series(["[1, 2]", "3 4", None]), size=2, where="").to_list() == [[1, 2], [3, 4], None]
+    assert column_types.vectors(pl.Series(["[1, 2]", "3 4", None]), size=2, where="").to_list() == [
+        [1, 2],
+        [3, 4],
+        None,
+    ]
     array = pl.Series([[1.0, 2.0]], dtype=pl.Array(pl.Float64, 2))
-    assert columns.vectors(array, size=2, where="").to_list() == [[1.0, 2.0]]
+    assert column_types.vectors(array, size=2, where="").to_list() == [[1.0, 2.0]]
     with pytest.raises(DataError, match="w: row 2 has 3 numbers, expected 2"):
-        columns.vectors(pl.Series([[1, 2], [1, 2, 3]]), size=2, where="w")
+        column_types.vectors(pl.Series([[1, 2], [1, 2, 3]]), size=2, where="w")
     with pytest.raises(DataError, match="w: row 1 is not a list of numbers"):
-        columns.vectors(pl.Series(["[1, x]"]), size=2, where="w")
+        column_types.vectors(pl.Series(["[1, x]"]), size=2, where="w")
     with pytest.raises(DataError, match="expected lists of 2 numbers"):
-        columns.vectors(pl.Series([1.0]), size=2, where="w")
+        column_types.vectors(pl.Series([1.0]), size=2, where="w")
 
 
 def test_a_quoted_field_may_hold_the_separator_and_a_line_break(tmp_path: Path) -> None:

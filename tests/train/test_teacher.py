@@ -1,8 +1,8 @@
 import numpy as np
 from scipy import sparse
 
-from train.batches import Histories, batches
-from train.teacher import DECAY, NOTHING, Teacher
+from train.data.batches import Histories, batches
+from train.data.transition_sampler import DECAY, NOTHING, Teacher
 
 # Item 0 is followed by 1 and 2, 1 : 3; item 1 by 3; items 2 and 3 by nothing.
 FOLLOWS = sparse.csr_array(np.array([[0, 1.0, 3.0, 0], [0, 0, 0, 2.0], [0] * 4, [0] * 4]))

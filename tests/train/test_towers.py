@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train import features
-from train.encoders import ENCODERS, EncoderShape
-from train.features import CategoriesEmbedding, Column, FeatureEmbedding, trained_unit, unit
-from train.towers import ItemTower, UserTower, in_blocks
+from train.model import feature_embedding
+from train.model.encoders import ENCODERS, EncoderShape
+from train.model.feature_embedding import CategoriesEmbedding, Column, FeatureEmbedding, trained_unit, unit
+from train.model.towers import ItemTower, UserTower, in_blocks
 
 DIM = 16
 USER_COLUMNS = (
@@ -204,7 +204,7 @@ def test_lists_in_training_are_those_that_are_answered_with(monkeypatch: pytest.
     expected = embedding.eval()(tags)
     (wanted,) = torch.autograd.grad((expected * weight).sum(), embedding.weight)
     for limit in (6, 5):  # the product with the whole vocabulary, and gathering from it
-        monkeypatch.setattr(features, "SMALL_VOCABULARY", limit)
+        monkeypatch.setattr(feature_embedding, "SMALL_VOCABULARY", limit)
         found = embedding.train()(tags)
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(torch.autograd.grad((found * weight).sum(), embedding.weight)[0], wanted)

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Final
 
-from retrieval.errors import TwoTowerError, nearest
+from retrieval.common.errors import TwoTowerError, nearest
 from retrieval.evaluation.baselines.base import Baseline, Training, start
 
 __all__ = ["BASELINES", "Baseline", "Training", "check", "choose", "make", "start", "unavailable"]

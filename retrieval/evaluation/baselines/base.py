@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from retrieval.csr import CSR, Rows
-from retrieval.metrics import ScoreBlock
+from retrieval.common.csr import CSR, Rows
+from retrieval.metrics.ranking import ScoreBlock
 
 Scores = npt.NDArray[np.float32]
 Settings = Mapping[str, float]

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import linalg
 
-from retrieval.csr import CSR
+from retrieval.common.csr import CSR
 from retrieval.evaluation.baselines.base import (
     RECENCY,
     Choices,

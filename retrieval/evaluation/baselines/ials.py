@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from retrieval.csr import CSR
+from retrieval.common.csr import CSR
 from retrieval.evaluation.baselines.base import RECENCY, Choices, Scores, Settings, Training, incidence, recency_weights
 
 ITERATIONS = 10

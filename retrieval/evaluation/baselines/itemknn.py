@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from retrieval.csr import CSR
+from retrieval.common.csr import CSR
 from retrieval.evaluation.baselines.base import (
     RECENCY,
     Choices,

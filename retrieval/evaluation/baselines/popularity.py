@@ -4,7 +4,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from retrieval.csr import CSR
+from retrieval.common.csr import CSR
 from retrieval.evaluation.baselines.base import Choices, Scores, Settings, Training
 
 THOUSAND: Final = 1000.0

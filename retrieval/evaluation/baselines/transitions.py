@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from scipy import sparse
 
-from retrieval.csr import CSR
+from retrieval.common.csr import CSR
 from retrieval.evaluation.baselines.base import (
     Choices,
     Scores,

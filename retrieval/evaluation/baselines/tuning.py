@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from retrieval.csr import CSR
+from retrieval.common.csr import CSR
 from retrieval.evaluation.baselines.base import Baseline, scorer, start
-from retrieval.metrics import ndcg, rank_all
+from retrieval.metrics.ranking import ndcg, rank_all
 
 USERS: Final = 3_000  # validation users that settings are compared on
 ROUNDS: Final = 2

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from retrieval.server.app import application
 from retrieval.server.generations import Generations
 from retrieval.server.settings import Settings
-from tests.tiny import write_tiny
+from tests.support.tiny import write_tiny
 
 Served: TypeAlias = Callable[..., tuple[TestClient, Generations]]
 

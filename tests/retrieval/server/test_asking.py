@@ -10,10 +10,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from retrieval import Retriever
-from retrieval.tower import Tower
+from retrieval.towers.tower import Tower
 from tests.retrieval.server.conftest import Served
+from tests.support.tiny import write_tiny
 from tests.test_cli import run
-from tests.tiny import write_tiny
 
 Captured = pytest.CaptureFixture[str]
 
@@ -163,7 +163,7 @@ def test_users_are_found_by_their_ids(client: TestClient) -> None:
 
 
 def test_a_bundle_without_users(tmp_path: Path, serve: Served) -> None:
-    from retrieval.publish import publishing
+    from retrieval.bundle.writer import publishing
 
     folder = write_tiny(tmp_path / "no-users")
     with publishing(folder) as draft:

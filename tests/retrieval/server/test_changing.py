@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from retrieval import Retriever
-from retrieval.info import verify_bundle
-from retrieval.publish import publishing
+from retrieval.bundle.writer import publishing
+from retrieval.verify import verify_bundle
 from tests.retrieval.server.conftest import Served
 
 
@@ -121,7 +121,7 @@ def writable(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from retrieval.server.generations import Generations
     from retrieval.server.settings import Settings
     from tests.retrieval.server.conftest import client_of
-    from tests.tiny import write_tiny
+    from tests.support.tiny import write_tiny
 
     folder = write_tiny(tmp_path_factory.mktemp("writable") / "bundle")
     with client_of(Generations(folder), Settings(writable=True)) as client:
@@ -130,7 +130,7 @@ def writable(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_another_writer_is_waited_for_and_then_named(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     client, generations = serve(writable=True)
-    monkeypatch.setattr("retrieval.server.changing.WAIT_S", 0.05)
+    monkeypatch.setattr("retrieval.server.routes.items_write.WAIT_S", 0.05)
     with publishing(generations.folder):
         response = client.put("/v1/items", json={"items": [{"id": "x"}]})
     assert response.status_code == 503
@@ -139,7 +139,7 @@ def test_another_writer_is_waited_for_and_then_named(serve: Served, monkeypatch:
 
 
 def test_the_last_item_may_go(tmp_path: Path, serve: Served) -> None:
-    from tests.tiny import write_tiny
+    from tests.support.tiny import write_tiny
 
     client, _ = serve(write_tiny(tmp_path / "two", items=2, users=2), writable=True)
     for name in ("i0", "i1"):

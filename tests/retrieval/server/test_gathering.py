@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from retrieval.retriever import Retriever
-from retrieval.server.answering import Call
 from retrieval.server.app import GONE, application, is_small
-from retrieval.server.gathering import AT_ONCE, Gathering
 from retrieval.server.generations import Generations
 from retrieval.server.limits import Limits
+from retrieval.server.microbatch import AT_ONCE, Gathering
 from retrieval.server.replies import reply_together
-from retrieval.server.serving import Serving
+from retrieval.server.routes.recommend import Call
 from retrieval.server.settings import Settings
+from retrieval.server.snapshot import Serving
 
 ASKED: list[Any] = [
     {"users": [{"history": ["i1", "i3"]}]},

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from retrieval.errors import BundleError
-from retrieval.live import remove_items
-from retrieval.publish import publishing
+from retrieval.bundle.writer import publishing
+from retrieval.common.errors import BundleError
+from retrieval.index.updates import remove_items
 from retrieval.server import generations as module
 from retrieval.server.generations import Generations
 from tests.retrieval.server.conftest import Served
-from tests.tiny import write_tiny
+from tests.support.tiny import write_tiny
 
 
 def hits(client: TestClient, **body: Any) -> tuple[int, list[str]]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from retrieval.server.limits import Limits
-from retrieval.server.routes import ROUTES
+from retrieval.server.routes.table import ROUTES
 from tests.retrieval.server.conftest import Served
-from tests.tiny import write_tiny
+from tests.support.tiny import write_tiny
 
 DOCS = Path(__file__).parents[3] / "docs" / "http.md"
 TEXT = DOCS.read_text(encoding="utf-8")

@@ -13,11 +13,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from retrieval.server import pages
-from retrieval.server.routes import ROUTES
+from retrieval.server.routes.table import ROUTES
 from tests.export.runtimes.machines import chromium
 from tests.retrieval.server.conftest import Served
 from tests.retrieval.server.test_process import ask, serving
-from tests.tiny import write_tiny
+from tests.support.tiny import write_tiny
 
 PAGES = ("/", "/docs")
 

@@ -18,8 +18,8 @@ import pytest
 
 from retrieval.server.settings import Settings
 from tests.retrieval.test_imports import loaded_by
+from tests.support.tiny import write_tiny
 from tests.test_cli import run
-from tests.tiny import write_tiny
 
 
 @contextmanager
@@ -202,7 +202,7 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None
 
 
 def test_only_the_server_needs_the_extra() -> None:
-    modules = "retrieval.retriever, retrieval.query_commands, retrieval.index_commands, retrieval.server.command"
+    modules = "retrieval.retriever, retrieval.cli.query, retrieval.cli.index, retrieval.cli.serve"
     assert not loaded_by(f"import twotower, {modules}") & {"starlette", "uvicorn", "prometheus_client", "anyio"}
 
 

@@ -1,0 +1,1 @@
+"""The artifact folder: read, written, checked."""

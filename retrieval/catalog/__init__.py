@@ -1,0 +1,1 @@
+"""Items and users of a bundle: ids, columns, records and filters over them."""

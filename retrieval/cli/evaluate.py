@@ -1,0 +1,64 @@
+"""`twotower evaluate`: how good a bundle is, beside baselines."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command(epilog="Example: twotower evaluate artifacts/demo --baselines all")
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--baselines",
+    metavar="NAMES",
+    help="Which, comma-separated: popularity, recent-popularity, itemknn, transitions, ease, ials, bpr; "
+    '"all" (but bpr), "none". By default those that take seconds.',
+)
+@click.option("-k", "ks", metavar="K,K", default="5,10,20", show_default=True, help="Lengths of list to measure at.")
+@click.option(
+    "--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="For tuning each baseline; 20 by default."
+)
+@click.option(
+    "--users", metavar="N", type=click.IntRange(min=0), help="The most users to judge; 0 for all, 50,000 by default."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything measured as JSON.")
+@click.option("--no-report", is_flag=True, help="Write metrics.json and MODEL_CARD.md only.")
+def evaluate(
+    path: Path,
+    baselines: str | None,
+    ks: str,
+    budget: float | None,
+    users: int | None,
+    as_json: bool,
+    no_report: bool,
+) -> None:
+    """Judge a bundle on the interactions its training held out, beside tuned baselines.
+
+    Users go through user_tower.onnx and the index as a query does; the whole catalogue is ranked, less what a user is
+    known to have. Writes report.html, MODEL_CARD.md and metrics.json into DIR.
+    """
+    # Imported here, so that `--help` is quick.
+    from retrieval.evaluation.baseline_runs import BUDGET_S
+    from retrieval.evaluation.evaluate import USERS
+    from retrieval.evaluation.evaluate import evaluate as judge
+    from retrieval.evaluation.table import show
+
+    try:
+        lengths = [int(part) for part in ks.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f'"{ks}" is not a list of whole numbers such as 5,10,20', param_hint="-k") from error
+    if min(lengths) < 1:
+        raise click.BadParameter(f"{min(lengths)} is below 1", param_hint="-k")
+    names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
+    result = judge(
+        path,
+        baselines=names,
+        k=lengths,
+        users=USERS if users is None else users or None,
+        budget_s=BUDGET_S if budget is None else budget,
+        report=not no_report,
+    )
+    if as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        show(result, path=path)

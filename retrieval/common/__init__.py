@@ -1,0 +1,1 @@
+"""Errors, console output, ragged arrays and text tables, used everywhere."""

@@ -1,0 +1,1 @@
+"""report.html and MODEL_CARD.md."""

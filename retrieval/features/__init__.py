@@ -1,0 +1,1 @@
+"""Features of users and items: schema, vocabularies, records and tables to batches."""

@@ -1,0 +1,1 @@
+"""The FAISS index: build, search, filter, tune, update, store."""

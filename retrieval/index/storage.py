@@ -1,0 +1,79 @@
+"""The index as a bundle stores it: its files, its facts, and how they are opened."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from retrieval.bundle.reader import Bundle
+from retrieval.catalog.items import REMOVED, Catalog, read_array
+from retrieval.common.errors import BundleError
+from retrieval.index.factory import Effort, Kind
+from retrieval.index.index import Index
+
+INDEX: Final = "index.faiss"
+FACTS: Final = "index.json"
+ADDED_VECTORS: Final = "added.npy"
+FORMAT_VERSION: Final = 1
+
+
+def read_facts(bundle: Bundle) -> dict[str, Any]:
+    """What `index.json` says. Raises BundleError if there is no index, or one of another pair or format."""
+    folder = bundle.path
+    if not bundle.has(FACTS) or not bundle.has(INDEX):
+        raise BundleError(f'{folder}: has no index; make one with "twotower index build {folder}"')
+    facts: dict[str, Any] = bundle.read_json(FACTS)
+    try:
+        version, pair_id = facts["format_version"], facts["pair_id"]
+    except (KeyError, TypeError) as error:
+        raise BundleError(
+            f'{folder / FACTS}: tells of no index; rebuild with "twotower index build {folder}"'
+        ) from error
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{folder / FACTS}: format version {version}, this program reads {FORMAT_VERSION}; "
+            f'rebuild with "twotower index build {folder}"'
+        )
+    if pair_id != bundle.pair_id:
+        raise BundleError(
+            f"{folder}: item vectors come from model {pair_id}, the towers are {bundle.pair_id}; "
+            f'rebuild with "twotower index build {folder}"'
+        )
+    return facts
+
+
+def open_index(bundle: Bundle) -> Index:
+    """The index of a bundle, mapped into memory; its rows are those of the bundle's `Catalog`.
+
+    Raises BundleError where a file is damaged or of another model.
+    """
+    facts = read_facts(bundle)
+    source = bundle.path / FACTS
+    try:
+        factory = str(facts["factory"])
+        kind = Kind(str(facts["kind"]), "" if factory == "Flat" else factory)
+        effort = Effort.from_json(facts["parameters"])
+        dim, built = int(facts["dim"]), int(facts["built"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f'{source}: not as written ({error}); rebuild with "twotower index build"') from error
+    added = bundle.load(ADDED_VECTORS, read_array) if bundle.has(ADDED_VECTORS) else np.empty((0, dim), np.float32)
+    removed = bundle.load(REMOVED, read_array) if bundle.has(REMOVED) else np.empty(0, np.int64)
+
+    def load(path: Path) -> Index:
+        return Index.load(path, kind, effort=effort, added=added, removed=removed)
+
+    index = bundle.load(INDEX, load)
+    if len(index.base) != built:
+        raise BundleError(f"{bundle.path / INDEX}: holds {len(index.base)} vectors, {FACTS} says {built}; rebuild it")
+    return index
+
+
+def open_both(bundle: Bundle) -> tuple[Index, Catalog]:
+    """The index and the catalogue of a bundle. Raises BundleError if their rows do not match."""
+    index, catalog = open_index(bundle), Catalog(bundle)
+    if index.height != catalog.height:
+        raise BundleError(
+            f"{bundle.path}: the index has {index.height} rows, the catalogue {catalog.height}; "
+            f'rebuild with "twotower index build {bundle.path}"'
+        )
+    return index, catalog

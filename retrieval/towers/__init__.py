@@ -1,0 +1,1 @@
+"""ONNX towers: records to vectors."""

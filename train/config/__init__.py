@@ -1,0 +1,1 @@
+"""The config file: its options, its defaults, reading and writing it."""

@@ -1,0 +1,255 @@
+"""Every key of the config file, with its default, its type and what it does.
+
+A key is a field of a dataclass below, made by `key`. `config` checks a file against them, `config_text` writes
+their help as comments. A default of None on a key that is not the name of a file or column means "auto", which may be
+written out: chosen from what the data is, by `train/config/defaults.py`.
+"""
+
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from retrieval.features.schema import Side
+
+
+def key(
+    default: Any,
+    text: str,
+    *,
+    choices: Sequence[str] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A key of the config file.
+
+    text: what it does, as a comment in the file.
+    choices: the words it may be; low, high: the numbers it may be, inclusive; above, below: exclusive.
+    """
+    bounds = {"low": low, "high": high, "above": above, "below": below}
+    return field(default=default, metadata={"text": text, "choices": choices, **bounds})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """The tables and their columns."""
+
+    interactions: str = key("interactions.parquet", "Table of interactions, relative to this file.")
+    items: str | None = key(None, "Table of items; without it items are the ids of the interactions.")
+    users: str | None = key(None, "Table of users; without it users are the ids of the interactions.")
+    user: str = key("user_id", "Column with the user's id.")
+    item: str = key("item_id", "Column with the item's id.")
+    items_id: str | None = key(None, "Column of the items with the item's id, if it has another name there.")
+    users_id: str | None = key(None, "Column of the users with the user's id, if it has another name there.")
+    value: str | None = key(None, "Column of the interactions with a rating, count or weight.")
+    time: str | None = key(None, "Column of the interactions with a number, date or ISO time; without it, file order.")
+    negative: str | None = key(None, "Column of the interactions that is true where an item was shown and not chosen.")
+    title: str | None = key(None, "Column of the items that is shown in answers.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Which interactions train, validate and test."""
+
+    kind: str = key(
+        "leave-one-out",
+        "How to hold out: each user's last (leave-one-out), the last in time (time), whole users (new-users), "
+        "at random (random), by a column (column), or nothing (none).",
+        choices=("leave-one-out", "time", "new-users", "random", "column", "none"),
+    )
+    valid: float = key(0.1, "Share held out for validation; of users for new-users.", low=0, below=1)
+    test: float = key(0.1, "Share held out for the test; of users for new-users.", low=0, below=1)
+    truth: float = key(0.2, "new-users: share of a held-out user's interactions to be found.", above=0, below=1)
+    column: str = key("split", "column: the column of the interactions that says train, valid or test.")
+    seed: int = key(0, "Seed of new-users and random.", low=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Causal self-attention over the static features and the history. User side only."""
+
+    name: ClassVar[str] = "attention"
+    sides: ClassVar[tuple[Side, ...]] = ("user",)
+    layers: int | None = key(None, "Blocks; model.layers by default.", low=1, high=12)
+    heads: int | None = key(None, "Attention heads; model.heads by default.", low=1, high=64)
+    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
+    attention_dropout: float | None = key(
+        None, "Dropout of the attention weights; as dropout by default.", low=0, below=1
+    )
+    short_cut: float | None = key(
+        None, "Dropout of the vectors that the newest items add past the attention; 1 adds none.", low=0, high=1
+    )
+    short_cut_items: int | None = key(None, "How many of the newest items add such a vector.", low=1, high=100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """The mean of the history and of the embedded features."""
+
+    name: ClassVar[str] = "mean"
+    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """A linear map: each item of the history adds a vector of its own. User side only."""
+
+    name: ClassVar[str] = "sum"
+    sides: ClassVar[tuple[Side, ...]] = ("user",)
+    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
+    decay: float | None = key(
+        None, "Weight of an item beside that of the next newer one; chosen on validation.", above=0, high=1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mlp:
+    """Layers over the embedded features."""
+
+    name: ClassVar[str] = "mlp"
+    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedAttention:
+    """The notebook's attention tower: linear, self-attention over the features, mean, linear."""
+
+    name: ClassVar[str] = "seed-attention"
+    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
+    heads: int = key(8, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingAttention:
+    """The notebook's tower that crashed: attention over overlapping windows of the embedding."""
+
+    name: ClassVar[str] = "rolling-attention"
+    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    embed: int = key(128, "Width of the embedding that the windows are cut from.", low=1, high=4096)
+    window: int = key(3, "Width of a window; at most the embedding's.", low=1, high=4096)
+    width: int = key(32, "Width of the attention that a window is projected to; a multiple of the heads.", low=1)
+    heads: int = key(4, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedMlp:
+    """The notebook's plain tower: two linear layers with ReLU."""
+
+    name: ClassVar[str] = "seed-mlp"
+    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    hidden: int = key(128, "Width of the hidden layer.", low=1, high=8192)
+    last_relu: bool = key(False, "ReLU after the last layer too, as in the notebook: no cosine is then below 0.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossAttention:
+    """Attention with the profile as query, over the history or the item's own features."""
+
+    name: ClassVar[str] = "cross-attention"
+    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
+    heads: int = key(8, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+
+Encoder = Attention | Mean | Sum | Mlp | SeedAttention | RollingAttention | SeedMlp | CrossAttention
+ENCODERS: Final[Mapping[str, type[Encoder]]] = {cls.name: cls for cls in typing.get_args(Encoder)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """EASE in closed form, beside an encoder that is trained: vectors of both, one after the other."""
+
+    share: float | None = key(
+        None,
+        "Share of the score that EASE in closed form has beside the encoder, 0 for none; 0.45, or what validation "
+        "finds better beyond chance, where no encoder of the user and no model.dim are named, else 0. Without order: "
+        "of all or less, as validation finds; 0 tries no encoder beside it.",
+        low=0,
+        below=1,
+    )
+    dim: int | None = key(None, "Length of its part of a vector.", low=2, high=4096)
+    ridge: float | None = key(None, "Ridge of the regression.", above=0)
+    likeness: float | None = key(None, "Weight of the items' features beside the interactions.", low=0)
+    damping: float | None = key(None, "An item weighs users ** -damping in a history.", low=0, high=1)
+    decay: float | None = key(None, "Weight of an item beside that of the next newer one.", above=0, high=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The two towers. `user` and `item` are the tables [model.user] and [model.item], or `encoder` for both.
+
+    `linear` is the table [model.linear].
+    """
+
+    dim: int | None = key(None, "Length of a vector, beside the part that [model.linear] has.", low=1, high=4096)
+    layers: int | None = key(None, "Blocks of the user tower.", low=1, high=12)
+    heads: int | None = key(None, "Attention heads of the user tower.", low=1, high=64)
+    dropout: float | None = key(None, "Share of activations dropped while training.", low=0, below=1)
+    user: Encoder | None = None
+    item: Encoder | None = None
+    linear: Linear = Linear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """The objective and the optimiser."""
+
+    objective: str | None = key(
+        None,
+        "softmax (all items), sampled-softmax (shared candidates), in-batch (logQ), bpr, or rating (the value).",
+        choices=("softmax", "sampled-softmax", "in-batch", "bpr", "rating"),
+    )
+    epochs: int | None = key(None, "Passes over the data, at most.", low=1)
+    patience: int | None = key(None, "Epochs without a better validation before training stops.", low=1)
+    batch_size: int | None = key(None, "Training targets in a step, about.", low=1)
+    lr: float | None = key(None, "Learning rate.", above=0)
+    weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
+    candidates: int | None = key(None, "sampled-softmax: items drawn uniformly, beside the batch's own targets.", low=1)
+    horizon: float | None = key(
+        None, "What a position is trained towards: 0 the next item, 1 all that follow, weighted evenly.", low=0, high=1
+    )
+    positions: int | None = key(
+        None, "Positions of a history that are trained each time it is read, drawn at random; 0 for all.", low=0
+    )
+    teaching: float | None = key(
+        None,
+        "Share of the target that comes from counts of which item follows which, not from the next item.",
+        low=0,
+        below=1,
+    )
+    start: str | None = key(
+        None,
+        "Where item vectors start: random; spectral, from which items stand near each other in the histories; linear, "
+        "from EASE in closed form (encoder sum).",
+        choices=("random", "spectral", "linear"),
+    )
+    ridge: float | None = key(None, "Ridge of the linear start; chosen on validation by default.", above=0)
+    likeness: float | None = key(
+        None, "Linear start: weight of the items' features beside the interactions; chosen on validation.", low=0
+    )
+    damping: float | None = key(
+        None, "Linear start: an item weighs users ** -damping in a history; chosen on validation.", low=0, high=1
+    )
+    averaging: float | None = key(
+        None, "Steps over which weights are averaged, for validation and for keeping; 1 takes the last step's.", low=1
+    )
+    temperature: float | None = key(None, "Temperature of the softmax at the start; it is learned.", above=0)
+    id_dropout: float | None = key(
+        None, "Share of ids and features hidden in training, so that unseen ones work.", low=0, below=1
+    )
+    impressions: float | None = key(
+        None, "Weight of the choice among what was shown (data.negative), beside that among all items.", low=0
+    )
+    seed: int = key(0, "The same seed on the same CPU gives the same bytes.", low=0)
+    accelerator: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu", "mps"))

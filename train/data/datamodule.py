@@ -1,0 +1,224 @@
+"""DataModule: the dataset as tensors, batches by epoch, and the validation that Lightning asks for."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset as Blocks
+
+from retrieval.common.csr import CSR, from_pairs
+from retrieval.features.vocabulary import FIRST
+from train.config import options
+from train.config.load import Config
+from train.data.batches import Batch, Histories, batches
+from train.data.dataset import Dataset
+from train.data.preprocess import Range
+from train.data.transition_sampler import Teacher
+from train.model.build import given, tensors
+
+Rows = npt.NDArray[np.int64]
+
+VALIDATION_SCORES = 400_000_000  # users x items ranked after an epoch, at most: seconds, not minutes
+VALIDATION_USERS = 2_000, 100_000  # but at least so many users, where there are, and never more
+VALIDATION_BLOCK = 256  # users whose vectors are made at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Users to rank for: their rows, what they had done before, what they did next, and what is not to be ranked.
+
+    held_out: how many there were to draw from.
+    """
+
+    users: Rows
+    held_out: int
+    history: CSR
+    wanted: CSR
+    seen: CSR
+
+
+def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth:
+    """What validation asks. limit: users at most, drawn by the seed."""
+    frame = dataset.interactions.with_row_index("position")
+    wanted = frame.filter(pl.col("split") == "valid")
+    users = np.unique(wanted.get_column("user").to_numpy()).astype(np.int64)
+    held_out = len(users)
+    if limit is not None and held_out > limit:
+        users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
+    position_of = np.full(dataset.users.height, -1, np.int64)
+    position_of[users] = np.arange(len(users))
+
+    def lists(part: pl.DataFrame) -> CSR:
+        owners = position_of[part.get_column("user").to_numpy()]
+        chosen = owners >= 0
+        return from_pairs(owners[chosen], part.get_column("item").to_numpy()[chosen], height=len(users))
+
+    known = frame.filter(pl.col("split").is_in(["train", "valid-fold-in"]))
+    # With a random split a user's training rows lie on both sides of the truth: the input stops before it.
+    first = wanted.group_by("user").agg(pl.col("position").min().alias("first"))
+    timed = dataset.interactions.get_column("time").null_count() < frame.height
+    before = known.join(first, on="user", maintain_order="left") if timed else known
+    before = before.filter(pl.col("position") < pl.col("first")) if timed else before
+    return Truth(users=users, held_out=held_out, history=lists(before), wanted=lists(wanted), seen=lists(known))
+
+
+def shown(dataset: Dataset) -> CSR | None:
+    """What was shown beside each training row and not chosen, in the order of the rows; None without impressions."""
+    trains = dataset.interactions.get_column("split") == "train"
+    row = trains.cum_sum().to_numpy().astype(np.int64) - 1
+    choice = dataset.impressions.get_column("choice").to_numpy()
+    trained = trains.to_numpy()[choice]
+    if not trained.any():
+        return None
+    items = dataset.impressions.get_column("item").to_numpy()[trained].astype(np.int64)
+    return from_pairs(row[choice[trained]], items, height=int(trains.sum()))
+
+
+def newest_first(history: CSR, max_length: int) -> Rows:
+    """Lists of item rows, oldest first -> rows of the item vocabulary as a tower takes them. (n, k) int64."""
+    offset = np.arange(min(max_length, int(history.lengths.max(initial=0))))
+    inside = offset < history.lengths[:, None]
+    position = np.where(inside, history.indptr[1:, None] - 1 - offset, 0)
+    padded = np.append(history.indices, 0)  # an empty CSR has nothing at position 0
+    return np.where(inside, padded[position] + FIRST, 0)
+
+
+class EpochBatches(IterableDataset[Batch]):
+    """The batches of one epoch, cut when they are iterated."""
+
+    def __init__(
+        self, histories: Histories, *, config: Config, shuffle: bool, epoch: int, teacher: Teacher | None = None
+    ) -> None:
+        self.histories, self.config, self.shuffle, self.epoch = histories, config, shuffle, epoch
+        self.teacher = teacher
+
+    def __iter__(self) -> Iterator[Batch]:
+        history = self.config.history
+        # The first epoch leaves a closed form as it is: a batch says what its loss is.
+        most = 1 if self.epoch == 0 and self.config.train.start == "linear" else None
+        # By epoch, not one stream: a resumed training goes on as if it had never stopped.
+        generator = np.random.default_rng((self.config.train.seed, self.epoch))
+        every = batches(
+            self.histories,
+            max_length=history.max_length if history is not None and history.max_length else 1,
+            batch_size=given(self.config.train.batch_size),
+            shuffle=self.shuffle,
+            generator=generator,
+            teach=None if self.teacher is None else partial(self.teacher.draw, generator=generator),
+        )
+        return itertools.islice(every, most)
+
+
+class ValidationBlocks(Blocks[dict[str, Tensor]]):
+    """The users that validation asks about; a block of them is made when its turn has come."""
+
+    def __init__(self, truth: Truth, asked: Rows, users: Mapping[str, Tensor], *, config: Config) -> None:
+        """asked: positions in `truth.users`. users: the static features of every user, a tensor a column."""
+        self.truth, self.asked, self.users, self.history = truth, asked, users, config.history
+
+    def __len__(self) -> int:
+        return -(-len(self.asked) // VALIDATION_BLOCK)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        chosen = self.asked[number * VALIDATION_BLOCK : (number + 1) * VALIDATION_BLOCK]
+        block = {name: values[self.truth.users[chosen]] for name, values in self.users.items()}
+        if self.history is not None and self.history.max_length:
+            rows = newest_first(self.truth.history.take(chosen), self.history.max_length)
+            block[self.history.name] = torch.from_numpy(rows)
+        return block
+
+
+class DataModule(lightning.LightningDataModule):
+    """A prepared dataset as batches.
+
+    config: resolved. users, items: the static features of every user and item, a tensor a column.
+    asked: positions in `truth.users`, in the order in which validation asks them.
+    has_ages: whether histories come in an order at all, told by it or not.
+    teacher: of what is to be learned beside what did follow; None for nothing.
+    """
+
+    def __init__(self, dataset: Dataset, config: Config, *, ordered: bool) -> None:
+        super().__init__()
+        self.config, self.ordered = config, ordered
+        self.teacher: Teacher | None = None
+        self.has_ages = dataset.order.repeats is not None
+        train = dataset.rows("train")
+        self.histories = Histories.from_rows(
+            train.get_column("user").to_numpy().astype(np.int64),
+            train.get_column("item").to_numpy().astype(np.int64),
+            scaled(train.get_column("value"), dataset.preprocess.values)
+            if config.train.objective == "rating"
+            else None,
+            shown(dataset),
+        )
+        self.users = tensors(dataset.preprocess.encode_table("user", dataset.users))
+        self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))
+        limit = np.clip(VALIDATION_SCORES // max(dataset.items.height, 1), *VALIDATION_USERS)
+        self.truth = truth(dataset, limit=int(limit), seed=config.train.seed)
+        # By length, so that a block is hardly padded: where most histories are short, a third of the time.
+        self.asked = np.argsort(self.truth.history.lengths, kind="stable")
+        self.ratings = held_out_ratings(dataset, self.truth) if config.train.objective == "rating" else None
+        self.preprocess = dataset.preprocess
+
+    @property
+    def epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer is not None else 0
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        """Called anew each epoch: `reload_dataloaders_every_n_epochs=1`."""
+        fades = isinstance(self.config.model.user, options.Sum) and (self.config.model.user.decay or 1.0) < 1
+        shuffle = not self.ordered and not fades
+        cut = EpochBatches(self.histories, config=self.config, shuffle=shuffle, epoch=self.epoch, teacher=self.teacher)
+        return DataLoader(cut, batch_size=None)
+
+    def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
+        """The validated users' features and histories, in blocks, in the order of `asked`."""
+        blocks = ValidationBlocks(self.truth, self.asked, self.users, config=self.config)
+        return DataLoader(blocks, batch_size=None)
+
+    def transfer_batch_to_device(
+        self,
+        batch: Batch | dict[str, Tensor],
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002  (Lightning's signature)
+    ) -> Batch | dict[str, Tensor]:
+        if isinstance(batch, Batch):
+            return batch.to(device)
+        return {name: values.to(device) for name, values in batch.items()}
+
+
+def scaled(values: pl.Series, limits: Range | None) -> npt.NDArray[np.float32]:
+    """Values from the range that training has to [-1, 1]; NaN where missing. Inverse of `rating.stars`."""
+    assert limits is not None
+    centred = (values.cast(pl.Float64) - limits.low) / (limits.high - limits.low) * 2 - 1
+    return centred.fill_null(float("nan")).cast(pl.Float32).to_numpy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratings:
+    """Held-out ratings: positions in `Truth.users`, item rows, and what was said: (n,) each."""
+
+    users: Rows
+    items: Rows
+    values: npt.NDArray[np.float64]
+
+
+def held_out_ratings(dataset: Dataset, asked: Truth) -> Ratings:
+    """The validation rows that have a value, of the users that validation asks."""
+    rows = dataset.rows("valid").drop_nulls("value")
+    users = rows.get_column("user").to_numpy()
+    position = np.searchsorted(asked.users, users).clip(max=max(len(asked.users) - 1, 0))
+    chosen = asked.users[position] == users if len(asked.users) else np.zeros(len(users), np.bool_)
+    return Ratings(
+        users=position[chosen],
+        items=rows.get_column("item").to_numpy()[chosen].astype(np.int64),
+        values=rows.get_column("value").to_numpy()[chosen].astype(np.float64),
+    )

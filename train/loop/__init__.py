@@ -1,0 +1,1 @@
+"""The training loop: fit, checkpoint, refit, and what follows the epochs."""

@@ -1,0 +1,82 @@
+"""What a person sees of a training: a bar an epoch on a terminal, a line an epoch everywhere."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import pytorch_lightning as lightning
+
+from retrieval.common import console
+from train.data.batches import Batch
+
+
+def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
+    """Say what an epoch came to. epoch: a line of `history.jsonl`."""
+    measured = "".join(f"  {name} {epoch[name]:.4f}" for name in epoch if "@" in name or name == "rmse")
+    console.note(f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}{measured}  {epoch['seconds']:.1f} s")
+
+
+def ending(
+    epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, most: int, resumed: bool = False
+) -> str | None:
+    """Say why training ended where it did. None where there is nothing to compare.
+
+    epochs: lines of `history.jsonl`. name, mode: what tells the best, and which way. most: how many there could be.
+    resumed: whether more are had by going on with what is there alone.
+    """
+    measured = [epoch for epoch in epochs if name in epoch]
+    if len(measured) < 2:
+        return None
+    choose = max if mode == "max" else min
+    best, last = choose(measured, key=lambda epoch: float(epoch[name]))["epoch"], measured[-1]["epoch"]
+    if best == last:
+        way = "rising" if mode == "max" else "falling"
+        more = f"{'--resume with ' if resumed else ''}train.epochs={2 * most}"
+        return f"{name} is still {way} at epoch {last}: more may help: {more}"
+    limit = ", all that train.epochs allows" if last >= most else ""
+    return f"{name} is no better since epoch {best}: stopped at {last}{limit}"
+
+
+class Progress(lightning.Callback):
+    """Reports on stderr. Lightning's own bar writes to stdout, which belongs to results."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
+        if sys.stderr.isatty() and not console.is_quiet():
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            label = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._bar = click.progressbar(length=len(data.histories.items), label=label, file=sys.stderr)
+            self._bar.__enter__()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        module: lightning.LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Batch,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(int(batch.fresh.sum()))
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self._close()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self._close()
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        module: lightning.LightningModule,  # noqa: ARG002
+        exception: BaseException,  # noqa: ARG002
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None

@@ -1,0 +1,335 @@
+"""The notebook's towers as encoders, for either side: linear maps of the features, attention or ReLU, a linear map.
+
+The notebook has no history. Where a tower has one, each encoder reads it so that the state after every item comes out
+of one pass, as training and serving of all encoders want it (see `encoders`): an item sees itself and older ones.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from train.config import options as keys
+from train.model.attention import BLOCKED, MultiHeadAttention
+from train.model.encoders import Encoder, EncoderShape
+from train.model.feature_embedding import Column, FeatureEmbedding, Inputs, standardised
+
+WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
+
+
+class Numbers(nn.Module):
+    """Numbers, each standardised and with whether it is missing, through a linear map of its own: all in one go."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, columns: Sequence[Column], width: int) -> None:
+        super().__init__()
+        self.names = [column.name for column in columns]
+        self.register_buffer("mean", torch.tensor([column.mean for column in columns], dtype=torch.float32))
+        # A constant feature has no spread to divide by.
+        spread = [column.std if column.std > 1e-12 else 1.0 for column in columns]
+        self.register_buffer("std", torch.tensor(spread, dtype=torch.float32))
+        # As torch starts a linear map of two inputs.
+        bound = 2**-0.5
+        self.value = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
+        self.missing = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """inputs: a column each, (n,) float32, any. Returns (n, columns, width)."""
+        values = torch.stack([inputs[name] for name in self.names], dim=1)  # (n, columns)
+        pair = standardised(values, self.mean, self.std)  # (n, columns, 2)
+        tokens: Tensor = pair[:, :, :1] * self.value + pair[:, :, 1:] * self.missing + self.bias
+        return tokens
+
+
+class Tokens(FeatureEmbedding):
+    """A vector a feature, and one that is always there.
+
+    Their sum is what one linear map of the concatenated features gives: each token is that map's part of it, the one
+    that is always there its bias.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        width: int,
+        *,
+        id_column: str | None = None,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ) -> None:
+        numbers = [column for column in columns if column.kind == "number"]
+        others = [column for column in columns if column.kind != "number"]
+        super().__init__(others, width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
+        self.numbers = Numbers(numbers, width) if numbers else None
+        nn.init.normal_(self.base, std=width**-0.5)
+
+    def forward(self, inputs: Inputs, rows: int) -> Tensor:
+        """inputs: a tensor a column, `rows` long. Returns (rows, 1 + columns, width)."""
+        tokens = torch.stack([self.base.expand(rows, -1), *self.parts(inputs)], dim=1)
+        return tokens if self.numbers is None else torch.cat([tokens, self.numbers(inputs)], dim=1)
+
+
+class SeedEncoder(Encoder):
+    """Base of the notebook's encoders. `width`: of the tokens it is given."""
+
+    def __init__(self, shape: EncoderShape, *, width: int) -> None:
+        super().__init__(shape)
+        self.width = width
+        self.reads_history = shape.history
+        # The item tower's vectors are the history's input; they are as long as the tower's output.
+        self.history = nn.Linear(shape.dim, width) if shape.history else None
+
+    def features(
+        self,
+        columns: Sequence[Column],
+        *,
+        id_column: str | None = None,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ) -> FeatureEmbedding:
+        return Tokens(columns, self.width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
+
+    def alone(self, profile: Tensor) -> Tensor:
+        """Give the state of features alone. profile: (n, tokens, width) -> (n, dim)."""
+        raise NotImplementedError
+
+    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        if self.history is None:
+            return repeat(self.alone(profile), "b d -> b slots d", slots=1 + history.shape[1])
+        return self.states(profile, history, mask)
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """Give the state at every slot, of a tower with a history."""
+        raise NotImplementedError
+
+    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return self.alone(profile) if self.history is None else self.after(profile, history, mask)
+
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """Give the state after the newest item, of a tower with a history: what is exported."""
+        raise NotImplementedError
+
+    def linear(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """One linear map of the features and of the mean of the history so far. Returns (batch, 1 + k, width)."""
+        assert self.history is not None
+        total = rearrange(joined(profile), "b w -> b 1 w")
+        embedded: Tensor = total + self.history(means_so_far(history, mask))
+        return embedded
+
+    def linear_last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """What `linear` gives after the newest item, or without any. Returns (batch, width)."""
+        assert self.history is not None
+        weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
+        mean = (history * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        total: Tensor = joined(profile) + self.history(mean)
+        return total
+
+
+def joined(tokens: Tensor) -> Tensor:
+    """The sum of the tokens, its spread kept that of one. tokens: (n, tokens, width) -> (n, width)."""
+    total: Tensor = tokens.sum(dim=1) * tokens.shape[1] ** -0.5
+    return total
+
+
+def means_so_far(history: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each item and those older, zeros before any. history: (b, k, d), newest first -> (b, 1 + k, d)."""
+    weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
+    means = older(history * weight) / older(weight).clamp(min=1)
+    return torch.cat([history.new_zeros(len(history), 1, history.shape[2]), means], dim=1)
+
+
+def older(values: Tensor) -> Tensor:
+    """Sums from each slot to the oldest. values: (b, k, d), newest first."""
+    # A product with a triangle of ones: a cumulative sum is no operator of every runtime.
+    k = values.shape[1]
+    sums: Tensor = torch.ones(k, k, dtype=values.dtype, device=values.device).triu() @ values
+    return sums
+
+
+class SeedAttention(SeedEncoder):
+    """Linear -> multi-head self-attention over the features -> mean -> linear.
+
+    Each feature is a token, each item of a history another. Features see features, items also themselves and what is
+    older; the mean is over what a state may see.
+    """
+
+    def __init__(self, options: keys.SeedAttention, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.embed)
+        self.attention = MultiHeadAttention(
+            options.embed, options.heads, dropout=options.dropout, exponent=options.scale
+        )
+        self.out = nn.Linear(options.embed, shape.dim)
+
+    def alone(self, profile: Tensor) -> Tensor:
+        state: Tensor = self.out(self.attention(profile, profile).mean(dim=1))
+        return state
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        tokens = profile.shape[1]
+        read, weight = self._read(profile, history, mask)
+        static = read[:, :tokens].sum(dim=1, keepdim=True)  # (batch, 1, width)
+        total = static + older(read[:, tokens:] * weight)
+        means = torch.cat([static / tokens, total / (tokens + older(weight))], dim=1)
+        out: Tensor = self.out(means)
+        return out  # (batch, 1 + k, dim)
+
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        tokens = profile.shape[1]
+        read, weight = self._read(profile, history, mask)
+        total = read[:, :tokens].sum(dim=1) + (read[:, tokens:] * weight).sum(dim=1)  # (batch, width)
+        state: Tensor = self.out(total / (tokens + weight.sum(dim=1)))
+        return state
+
+    def _read(self, profile: Tensor, history: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What tokens and items read: (batch, tokens + k, width), and 1 where an item is: (batch, k, 1)."""
+        assert self.history is not None
+        sequence = torch.cat([profile, self.history(history)], dim=1)
+        padding = torch.cat([torch.zeros_like(profile[:, :, 0], dtype=torch.bool), ~mask], dim=1)
+        read = self.attention(sequence, sequence, padding=padding, bias=self._bias(profile.shape[1], history))
+        return read, rearrange(mask.to(read.dtype), "b k -> b k 1")
+
+    def _bias(self, tokens: int, history: Tensor) -> Tensor:
+        """0 where a row of the sequence may read a column, BLOCKED where not. (tokens + k, tokens + k)."""
+        size = tokens + history.shape[1]
+        position = torch.arange(size, device=history.device)
+        query, key = position[:, None], position[None, :]
+        # An item is hidden from newer ones' past, that is from later slots, and from the features.
+        hidden = ~(key < tokens) & ((key < query) | (query < tokens))
+        return torch.zeros(size, size, device=history.device).masked_fill(hidden, BLOCKED)
+
+
+class RollingAttention(SeedEncoder):
+    """Linear and ReLU -> overlapping windows of the embedding -> attention over the windows -> mean -> linear.
+
+    The notebook gave windows of 3 to an attention of another width and crashed; here they are projected to it.
+    """
+
+    def __init__(self, options: keys.RollingAttention, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.embed)
+        self.window = options.window
+        self.project = nn.Linear(options.window, options.width)
+        self.attention = MultiHeadAttention(
+            options.width, options.heads, dropout=options.dropout, exponent=options.scale
+        )
+        self.out = nn.Linear(options.width, shape.dim)
+
+    def alone(self, profile: Tensor) -> Tensor:
+        return self._state(joined(profile))
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        embedded = self.linear(profile, history, mask)  # (batch, 1 + k, width)
+        states = self._state(rearrange(embedded, "b s w -> (b s) w"))
+        return rearrange(states, "(b s) d -> b s d", s=embedded.shape[1])
+
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return self._state(self.linear_last(profile, history, mask))
+
+    def _state(self, embedded: Tensor) -> Tensor:
+        """embedded: (n, width) -> (n, dim)."""
+        if self.training and len(embedded) > WINDOW_ROWS:
+            parts = [
+                checkpoint(self._windows, part, use_reentrant=False) for part in torch.split(embedded, WINDOW_ROWS)
+            ]
+            return torch.cat(parts)
+        return self._windows(embedded)
+
+    def _windows(self, embedded: Tensor) -> Tensor:
+        active = nn.functional.relu(embedded)
+        count = self.width - self.window + 1
+        rolled = torch.stack([active[:, first : first + count] for first in range(self.window)], dim=-1)
+        windows = self.project(rolled)  # (n, windows, attention's width)
+        out: Tensor = self.out(self.attention(windows, windows).mean(dim=1))
+        return out
+
+
+class SeedMlp(SeedEncoder):
+    """Linear -> ReLU -> linear, and with `last_relu` ReLU once more.
+
+    After a last ReLU no coordinate of either tower is negative, hence no cosine, and ratings below the middle of the
+    range are out of reach: the notebook's way, off by default.
+    """
+
+    ordered = False
+
+    def __init__(self, options: keys.SeedMlp, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.hidden)
+        self.out = nn.Linear(options.hidden, shape.dim)
+        self.last_relu = options.last_relu
+
+    def alone(self, profile: Tensor) -> Tensor:
+        return self._state(joined(profile))
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return self._state(self.linear(profile, history, mask))
+
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        return self._state(self.linear_last(profile, history, mask))
+
+    def _state(self, embedded: Tensor) -> Tensor:
+        state: Tensor = self.out(nn.functional.relu(embedded))
+        return nn.functional.relu(state) if self.last_relu else state
+
+
+class CrossAttention(SeedEncoder):
+    """The profile is the query, the history keys and values: what is read of the past depends on who asks.
+
+    This keeps the towers apart: the notebook's idea, the item as query, would need both at once. Without a history,
+    as on the item's side, the keys are the features themselves. One key is always there: what to read of nothing.
+    """
+
+    ordered = False
+
+    def __init__(self, options: keys.CrossAttention, shape: EncoderShape) -> None:
+        super().__init__(shape, width=options.embed)
+        self.attention = MultiHeadAttention(
+            options.embed, options.heads, dropout=options.dropout, exponent=options.scale
+        )
+        self.nothing = nn.Parameter(torch.randn(options.embed) * options.embed**-0.5)
+        self.out = nn.Linear(options.embed, shape.dim)
+
+    def alone(self, profile: Tensor) -> Tensor:
+        query = rearrange(joined(profile), "b w -> b 1 w")
+        read = self.attention(query, torch.cat([self._nothing(profile), profile], dim=1))
+        state: Tensor = self.out(query + read)[:, 0]
+        return state
+
+    def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        assert self.history is not None
+        slots = 1 + history.shape[1]
+        query = rearrange(joined(profile), "b w -> b 1 w")
+        read = self.attention(
+            repeat(query, "b 1 w -> b slots w", slots=slots),
+            torch.cat([self._nothing(profile), self.history(history)], dim=1),  # (batch, 1 + k, width)
+            padding=self._padding(profile, mask),
+            bias=self._bias(slots, history),
+        )
+        out: Tensor = self.out(query + read)
+        return out  # (batch, 1 + k, dim)
+
+    def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        assert self.history is not None
+        query = rearrange(joined(profile), "b w -> b 1 w")
+        keys = torch.cat([self._nothing(profile), self.history(history)], dim=1)
+        read = self.attention(query, keys, padding=self._padding(profile, mask))
+        state: Tensor = self.out(query + read)[:, 0]
+        return state
+
+    def _nothing(self, profile: Tensor) -> Tensor:
+        """The key that is always there, once a row. (batch, 1, width)."""
+        return self.nothing.expand(profile.shape[0], 1, -1)
+
+    def _padding(self, profile: Tensor, mask: Tensor) -> Tensor:
+        """The key of nothing is none, the items as `mask` says. (batch, 1 + k)."""
+        return torch.cat([torch.zeros_like(profile[:, :1, 0], dtype=torch.bool), ~mask], dim=1)
+
+    def _bias(self, slots: int, history: Tensor) -> Tensor:
+        """Slot s reads the key of nothing and the items from slot s on; slot 0 only the former. (slots, slots)."""
+        position = torch.arange(slots, device=history.device)
+        query, key = position[:, None], position[None, :]
+        hidden = (key > 0) & ((key < query) | (query == 0))
+        return torch.zeros(slots, slots, device=history.device).masked_fill(hidden, BLOCKED)

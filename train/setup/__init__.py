@@ -1,0 +1,1 @@
+"""First looks at tables: `init` and `inspect`."""
