@@ -25,7 +25,7 @@ import peers
 from retrieval.index import exact
 from retrieval.index import factory as kinds
 from retrieval.index.index import Index
-from retrieval.index.row_filter import Selection
+from retrieval.index.row_filter import RowFilter
 from retrieval.index.tuning import tune
 
 Vectors = npt.NDArray[np.float32]
@@ -178,7 +178,7 @@ def exact_search(_: int) -> None:
     plain.add(items)
     batch = users[:256]
     with tempfile.TemporaryDirectory() as folder:
-        index = reopened(Index.build(items, kinds.Kind("flat", "")), Path(folder) / "index.faiss")
+        index = reopened(Index.build(items, kinds.IndexSpec("flat", "")), Path(folder) / "index.faiss")
         times = interleaved(
             {"ours": lambda: index.search(batch, k=K), "IndexFlatIP": lambda: plain.search(batch, K)}, rounds=15
         )
@@ -248,7 +248,7 @@ def clusters_of(items: Vectors) -> npt.NDArray[np.int64]:
     return owner
 
 
-def _rows(index: Index, among: Selection | None, asked: Vectors, k: int) -> npt.NDArray[np.int64]:
+def _rows(index: Index, among: RowFilter | None, asked: Vectors, k: int) -> npt.NDArray[np.int64]:
     return index.search(asked, k=k, among=among)[0]
 
 

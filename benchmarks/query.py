@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 
 from retrieval import Retriever
-from retrieval.catalog.record_store import Lookup
+from retrieval.catalog.record_store import RecordStore
 from retrieval.features.records import batch_of
 
 ROUNDS: Final = 9
@@ -39,7 +39,7 @@ def whole_queries(folder: Path, count: int) -> None:
     bundle, tower = retriever.bundle, retriever.user_tower
     history = bundle.schema.user.history
     assert history is not None
-    users = bundle.load("users.lookup", Lookup.open)
+    users = bundle.load("users.lookup", RecordStore.open)
     records = [users.record(row) for row in range(min(count, len(users)))]
     names = {feature.name for feature in tower.inputs} - {history.name}
     queries = [

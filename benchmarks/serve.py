@@ -52,13 +52,13 @@ def cpu_of(process: int) -> float:
 def questions(folder: Path) -> list[dict[str, Any]]:
     """Users of the data as strangers: their features and their newest items."""
     from retrieval import Retriever
-    from retrieval.catalog.record_store import Lookup
+    from retrieval.catalog.record_store import RecordStore
 
     with Retriever.open(folder) as retriever:
         bundle, tower = retriever.bundle, retriever.user_tower
         history = bundle.schema.user.history
         assert history is not None
-        users = bundle.load("users.lookup", Lookup.open)
+        users = bundle.load("users.lookup", RecordStore.open)
         records = [users.record(row) for row in range(min(USERS, len(users)))]
         names = {feature.name for feature in tower.inputs} - {history.name}
     return [

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.items import Catalog
-from retrieval.catalog.record_store import Lookup
+from retrieval.catalog.record_store import RecordStore
 from retrieval.common import csr
 from retrieval.common.errors import QueryError, nearest
 from retrieval.features.records import Record, text_of
 from retrieval.index import mmr
 from retrieval.index.index import Index
-from retrieval.index.row_filter import Selection
+from retrieval.index.row_filter import RowFilter
 from retrieval.index.storage import open_both
 from retrieval.metrics.rating import stars
 from retrieval.towers.tower import open_tower
@@ -145,8 +145,8 @@ class Retriever:
         self._history_name = history.name if history is not None else None
         self._history_length = history.max_length if history is not None else None
         self._rating = _rating_of(schema.facts.get("rating"))
-        self._users: Lookup | None = None
-        self._filters: dict[str, Selection] = {}
+        self._users: RecordStore | None = None
+        self._filters: dict[str, RowFilter] = {}
         self._lock = Lock()
 
     @classmethod
@@ -256,7 +256,7 @@ class Retriever:
         return self.search(vector, k=k, where=where, exclude=[hidden], diversity=diversity)[0]
 
     def _search(
-        self, vectors: Vectors, k: int, among: Selection | None, exclude: csr.CSR | None, weight: float
+        self, vectors: Vectors, k: int, among: RowFilter | None, exclude: csr.CSR | None, weight: float
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         if not weight:
             return self.index.search(vectors, k=k, among=among, exclude=exclude)
@@ -270,7 +270,7 @@ class Retriever:
             scores[query, : len(order)] = wide_scores[query, order]
         return rows, scores
 
-    def _among(self, where: str) -> Selection:
+    def _among(self, where: str) -> RowFilter:
         """The items that pass a filter; filters that come again are not worked out again."""
         with self._lock:
             found = self._filters.pop(where, None)
@@ -331,7 +331,7 @@ class Retriever:
         if self._users is None:
             if not self.bundle.has(USERS_LOOKUP):
                 return None
-            self._users = self.bundle.load(USERS_LOOKUP, Lookup.open)
+            self._users = self.bundle.load(USERS_LOOKUP, RecordStore.open)
         row = self._users.row(user)
         return None if row is None else self._users.record(row)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.bundle.reader import Bundle
-from retrieval.catalog.record_store import Lookup
+from retrieval.catalog.record_store import RecordStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,8 +42,8 @@ class Catalog:
     def __init__(self, bundle: Bundle) -> None:
         """Open the items of a bundle, which has to stay open. Raises BundleError where a file is damaged."""
         self._bundle = bundle
-        self._base = bundle.load(ITEMS_LOOKUP, Lookup.open)
-        self._added = bundle.load(ADDED_LOOKUP, Lookup.open) if bundle.has(ADDED_LOOKUP) else None
+        self._base = bundle.load(ITEMS_LOOKUP, RecordStore.open)
+        self._added = bundle.load(ADDED_LOOKUP, RecordStore.open) if bundle.has(ADDED_LOOKUP) else None
         self.removed: Rows = bundle.load(REMOVED, read_array) if bundle.has(REMOVED) else np.empty(0, dtype=np.int64)
         self._columns: dict[str, pa.ChunkedArray] = {}
 

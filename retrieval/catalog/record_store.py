@@ -28,11 +28,11 @@ SMALL: Final = 5_000  # so few ids that the dictionary is made at once
 Rows = npt.NDArray[np.int64]
 
 
-class Lookup:
+class RecordStore:
     """Row <-> id, and row -> record. Safe to share between threads."""
 
     def __init__(self, buffer: "memoryview | bytes", *, source: str) -> None:
-        """Use `Lookup.open`. Raises BundleError that names `source` if the buffer is not a lookup."""
+        """Use `RecordStore.open`. Raises BundleError that names `source` if the buffer is not a lookup."""
         self._buffer = memoryview(buffer)
         damaged = BundleError(f'{source}: not a lookup of ids; make it again with "twotower index build"')
         if len(self._buffer) < HEADER_BYTES or bytes(self._buffer[:8]) != MAGIC:
@@ -53,7 +53,7 @@ class Lookup:
         self._asked = 0
 
     @classmethod
-    def open(cls, path: Path) -> "Lookup":
+    def open(cls, path: Path) -> "RecordStore":
         """Map a file into memory; its pages are shared between processes."""
         with path.open("rb") as file:
             if path.stat().st_size < HEADER_BYTES:

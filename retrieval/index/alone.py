@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.index import exact
-from retrieval.index.factory import Effort
+from retrieval.index.factory import SearchParams
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ class Alone:
 
     __slots__ = ("_ask", "_k", "effort")
 
-    def __init__(self, effort: Effort, k: int, ask: Ask) -> None:
+    def __init__(self, effort: SearchParams, k: int, ask: Ask) -> None:
         """ask: a query (1, d) -> k + 1 candidates or more, rows and scores (1, c) each; None if that is not the way."""
         self.effort = effort
         self._k = k

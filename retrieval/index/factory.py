@@ -40,7 +40,7 @@ BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class SearchParams:
     """How hard a structure is searched: what tuning chooses.
 
     probes: lists of an IVF that are looked into; on average, where `within` is given. within: how much less near than
@@ -66,7 +66,7 @@ class Effort:
         return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Effort":
+    def from_json(cls, content: dict[str, Any]) -> "SearchParams":
         return cls(
             probes=content.get("nprobe"),
             within=content.get("within"),
@@ -76,11 +76,11 @@ class Effort:
         )
 
 
-LEAST: Final = Effort()
+LEAST: Final = SearchParams()
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class IndexSpec:
     """A structure to build.
 
     name: flat, ivf, pq, or the factory string as the user gave it. factory: for faiss, "" for flat.
@@ -94,7 +94,9 @@ class Kind:
         return not self.factory
 
 
-def choose(kind: str, *, count: int, dim: int, recall: float | None = None, memory_bytes: int | None = None) -> Kind:
+def choose(
+    kind: str, *, count: int, dim: int, recall: float | None = None, memory_bytes: int | None = None
+) -> IndexSpec:
     """The structure for `count` vectors of `dim` numbers.
 
     kind: one of KINDS or a FAISS factory string. recall: asked; 1 means exact; None is RECALL, or exact
@@ -132,29 +134,29 @@ def check(kind: str) -> None:
             return
 
 
-def _named(name: str, *, count: int, dim: int) -> Kind:
+def _named(name: str, *, count: int, dim: int) -> IndexSpec:
     lists = max(1, min(round(LISTS_PER_ROOT * math.sqrt(count)), count // FEWEST_PER_LIST))
     if name == "flat":
-        return Kind("flat", "")
+        return IndexSpec("flat", "")
     if name == "ivf":
-        return Kind("ivf", f"IVF{lists},SQfp16")
+        return IndexSpec("ivf", f"IVF{lists},SQfp16")
     if name == "pq":
-        return Kind("pq", f"IVF{lists},PQ{dim}x4fs")
+        return IndexSpec("pq", f"IVF{lists},PQ{dim}x4fs")
     if name == "small":
-        return Kind("pq", f"IVF{lists},PQ{max(1, dim // 2)}x4fs" if dim % 2 == 0 else f"IVF{lists},PQ{dim}x4fs")
+        return IndexSpec("pq", f"IVF{lists},PQ{max(1, dim // 2)}x4fs" if dim % 2 == 0 else f"IVF{lists},PQ{dim}x4fs")
     factory = name.removesuffix(",RFlat")
     if factory == "Flat":
-        return Kind("flat", "")
+        return IndexSpec("flat", "")
     try:
         faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except Exception as error:
         raise DataError(
             f'index: --kind "{name}" is none of {", ".join(KINDS)}, nor a FAISS factory string for {dim} numbers'
         ) from error
-    return Kind(name, factory)
+    return IndexSpec(name, factory)
 
 
-def size_bytes(kind: Kind, *, count: int, dim: int) -> int:
+def size_bytes(kind: IndexSpec, *, count: int, dim: int) -> int:
     """Bytes of the searched structure, by the length of its codes."""
     if kind.is_flat:
         return 4 * dim * count
@@ -166,7 +168,7 @@ def size_bytes(kind: Kind, *, count: int, dim: int) -> int:
     return count * (code + 8)
 
 
-def efforts(kind: Kind, structure: Any, *, gaps: Vectors | None = None) -> Iterator[Effort]:
+def efforts(kind: IndexSpec, structure: Any, *, gaps: Vectors | None = None) -> Iterator[SearchParams]:
     """Efforts worth trying on a structure: for each factor the probes from the least to the greatest.
 
     gaps: (q, lists) by `Probing.gaps`, for some queries, if each is to look into as many lists as it needs.
@@ -178,13 +180,13 @@ def efforts(kind: Kind, structure: Any, *, gaps: Vectors | None = None) -> Itera
         steps = [(probes, None) for probes in PROBES] if gaps is None else _steps(gaps)
         for factor in factors:
             for probes, within in [step for step in steps if step[0] < lists] + [(lists, None)]:
-                yield Effort(probes=probes, within=within, factor=factor)
+                yield SearchParams(probes=probes, within=within, factor=factor)
     elif is_graph(structure):
         for beam in BEAMS:
-            yield Effort(beam=beam)
+            yield SearchParams(beam=beam)
     else:
         for factor in (1.0, 2.0, *FACTORS, 128.0, 256.0):
-            yield Effort(factor=factor)
+            yield SearchParams(factor=factor)
 
 
 def _steps(gaps: Vectors) -> list[tuple[int, float | None]]:
@@ -248,7 +250,7 @@ def train(structure: Any, vectors: Vectors, *, seed: int) -> None:
     structure.train(np.ascontiguousarray(vectors))
 
 
-def search_parameters(structure: Any, effort: Effort, *, factor: float, selector: Any = None) -> Any:
+def search_parameters(structure: Any, effort: SearchParams, *, factor: float, selector: Any = None) -> Any:
     """What FAISS takes with a search of a structure over whole vectors.
 
     factor: candidates per wanted item of this search. selector: only for a structure with lists; a graph cannot be

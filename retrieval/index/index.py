@@ -21,11 +21,11 @@ from retrieval.index import exact
 from retrieval.index.alone import Alone, ask_structure, best_of_few, best_pairs, columns_of
 from retrieval.index.arranging import arrange
 from retrieval.index.candidates import hide, sorted_best
-from retrieval.index.factory import LEAST, Effort, Kind, plain_ivf, search_parameters, train
+from retrieval.index.factory import LEAST, IndexSpec, SearchParams, plain_ivf, search_parameters, train
 from retrieval.index.filtered_ivf import REACH, Depth
 from retrieval.index.ivf import Lists
 from retrieval.index.probing import Probing, bounds
-from retrieval.index.row_filter import Selection
+from retrieval.index.row_filter import RowFilter
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -49,9 +49,9 @@ class Index:
     def __init__(
         self,
         structure: Any,
-        kind: Kind,
+        kind: IndexSpec,
         *,
-        effort: Effort = LEAST,
+        effort: SearchParams = LEAST,
         added: Vectors | None = None,
         removed: Rows | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Index:
         self._refresh()
 
     @classmethod
-    def build(cls, vectors: Vectors, kind: Kind, *, seed: int = 0) -> "Index":
+    def build(cls, vectors: Vectors, kind: IndexSpec, *, seed: int = 0) -> "Index":
         """Build over vectors.
 
         vectors: (n, d) float32, unit rows, n >= 1; may be memory-mapped: it is read a block at a time.
@@ -82,7 +82,7 @@ class Index:
             ) from error
 
     @classmethod
-    def _build(cls, vectors: Vectors, kind: Kind, *, seed: int) -> "Index":
+    def _build(cls, vectors: Vectors, kind: IndexSpec, *, seed: int) -> "Index":
         count, dim = vectors.shape
         if kind.is_flat:
             structure = faiss.IndexFlatIP(dim)
@@ -95,7 +95,7 @@ class Index:
         return cls(structure, kind)
 
     @classmethod
-    def load(cls, path: Path, kind: Kind, *, effort: Effort, added: Vectors, removed: Rows) -> "Index":
+    def load(cls, path: Path, kind: IndexSpec, *, effort: SearchParams, added: Vectors, removed: Rows) -> "Index":
         """Map a saved structure into memory; processes share its pages.
 
         path: of a file whose checksum was verified: FAISS trusts what it reads.
@@ -185,22 +185,22 @@ class Index:
         found[late] = self.added[rows[late] - len(self.base)]
         return found
 
-    def select(self, mask: Mask | None) -> Selection:
+    def select(self, mask: Mask | None) -> RowFilter:
         """The rows of a mask (height,) that are not removed; None for all."""
         if len(self.removed):
             mask = np.ones(self.height, dtype=np.bool_) if mask is None else mask.copy()
             mask[self.removed] = False
         count = self.height if mask is None else int(np.count_nonzero(mask))
-        return Selection(mask, count, self.height, self.base, self.added, lambda: self.lists)
+        return RowFilter(mask, count, self.height, self.base, self.added, lambda: self.lists)
 
     def search(
         self,
         vectors: Vectors,
         *,
         k: int,
-        among: Selection | None = None,
+        among: RowFilter | None = None,
         exclude: CSR | None = None,
-        effort: Effort | None = None,
+        effort: SearchParams | None = None,
     ) -> tuple[Rows, Scores]:
         """Find the k rows with the largest inner product per query.
 
@@ -246,7 +246,7 @@ class Index:
     def _nothing(self, queries: int, k: int) -> tuple[Rows, Scores]:
         return np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), -np.inf, dtype=np.float32)
 
-    def _is_exact_cheaper(self, queries: int, wanted: int, among: Selection) -> bool:
+    def _is_exact_cheaper(self, queries: int, wanted: int, among: RowFilter) -> bool:
         """Whether looking at everything is right: it is, where the structure has no better way to go."""
         if wanted > WIDEST or wanted * 4 > among.count:
             return True
@@ -255,7 +255,7 @@ class Index:
             return many or among.mask is not None
         return among.mask is not None and self.lists is None
 
-    def _search_few(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
+    def _search_few(self, queries: Vectors, k: int, among: RowFilter, exclude: CSR | None) -> tuple[Rows, Scores]:
         """Exactly, among a few gathered rows."""
         if exclude is not None:
             at = np.minimum(np.searchsorted(among.rows, exclude.indices), len(among.rows) - 1)
@@ -267,14 +267,14 @@ class Index:
         found, scores = exact.top_k(queries, among.vectors, k=k, exclude=exclude) if answer is None else answer
         return np.where(found >= 0, among.rows[found], -1), scores
 
-    def _search_all(self, queries: Vectors, k: int, among: Selection, exclude: CSR | None) -> tuple[Rows, Scores]:
+    def _search_all(self, queries: Vectors, k: int, among: RowFilter, exclude: CSR | None) -> tuple[Rows, Scores]:
         """Exactly, by looking at every row."""
         base, added = self._split(exclude)
         found = exact.top_k(queries, self.base, k=k, keep=among.base_mask, exclude=base)
         return self._with_added(queries, *found, k, among, added)
 
     def _search_each(
-        self, queries: Vectors, k: int, among: Selection, exclude: CSR, effort: Effort | None
+        self, queries: Vectors, k: int, among: RowFilter, exclude: CSR, effort: SearchParams | None
     ) -> tuple[Rows, Scores]:
         """One query at a time, its exclusions taken out of the selection."""
         rows, scores = self._nothing(len(queries), k)
@@ -286,7 +286,7 @@ class Index:
         return rows, scores
 
     def _search_one(
-        self, query: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
+        self, query: Vectors, k: int, among: RowFilter, exclude: CSR | None, effort: SearchParams, candidates: int
     ) -> tuple[Rows, Scores]:
         """As `_search_structure` for one query (1, d), in plain Python: array operations cost more than they save."""
         rows, scores = self._find_one(query, k, candidates, among, effort)
@@ -300,7 +300,7 @@ class Index:
         return self._with_added(query, answer, answer_scores, k, among, self._split(exclude)[1])
 
     def _find_one(
-        self, query: Vectors, k: int, candidates: int, among: Selection, effort: Effort
+        self, query: Vectors, k: int, candidates: int, among: RowFilter, effort: SearchParams
     ) -> tuple[Rows, Scores]:
         """Candidates for one query (1, d), best first where the structure chooses the lists, else in no order."""
         if effort.within is not None:
@@ -326,7 +326,7 @@ class Index:
         return alone
 
     def _search_structure(
-        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort, candidates: int
+        self, queries: Vectors, k: int, among: RowFilter, exclude: CSR | None, effort: SearchParams, candidates: int
     ) -> tuple[Rows, Scores]:
         """By the structure; exactly where its answer is short or cut off between equals."""
         if effort.within is not None:
@@ -342,19 +342,19 @@ class Index:
         return self._chosen(queries, rows, scores, k, among, exclude, effort)
 
     def _probed(
-        self, queries: Vectors, k: int, candidates: int, among: Selection, effort: Effort
+        self, queries: Vectors, k: int, candidates: int, among: RowFilter, effort: SearchParams
     ) -> tuple[Rows, Scores]:
         """Candidates from the lists that are near enough, in no order."""
         assert self.probing is not None
         count = self._count(k, candidates, effort)
         return self.probing.search(queries, count, effort, among.probing_parameters, among.selector)
 
-    def _count(self, k: int, candidates: int, effort: Effort) -> int:
+    def _count(self, k: int, candidates: int, effort: SearchParams) -> int:
         """Candidates by their codes. The factor is per item wanted; what is excluded needs no rivals of its own."""
         return min(candidates + math.ceil((effort.factor - 1) * k), len(self.base))
 
     def _search_lists(
-        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort
+        self, queries: Vectors, k: int, among: RowFilter, exclude: CSR | None, effort: SearchParams
     ) -> tuple[Rows, Scores]:
         """Under a filter: by the lists in which something is kept.
 
@@ -380,7 +380,7 @@ class Index:
         return rows, scores
 
     def _search_further(
-        self, queries: Vectors, k: int, among: Selection, exclude: CSR | None, effort: Effort
+        self, queries: Vectors, k: int, among: RowFilter, exclude: CSR | None, effort: SearchParams
     ) -> tuple[Rows, Scores]:
         """Where the structure's answer is short or cut off between equals."""
         if among.mask is None:
@@ -393,9 +393,9 @@ class Index:
         rows: Rows,
         scores: Scores,
         k: int,
-        among: Selection,
+        among: RowFilter,
         exclude: CSR | None,
-        effort: Effort,
+        effort: SearchParams,
     ) -> tuple[Rows, Scores]:
         """The k best of candidates (q, c) that come best first, and of the added rows."""
         base_list, added_list = self._split(exclude)
@@ -419,7 +419,7 @@ class Index:
             rows[again], scores[again] = self._search_further(queries[again], k, among, own, effort)
         return rows, scores
 
-    def _parameters(self, k: int, candidates: int, among: Selection, effort: Effort) -> Any:
+    def _parameters(self, k: int, candidates: int, among: RowFilter, effort: SearchParams) -> Any:
         if self.kind.is_flat:
             return None
         # The factor is per item wanted; what is excluded needs no rivals of its own.
@@ -441,7 +441,7 @@ class Index:
         return base, csr.from_pairs(owners[late], exclude.indices[late] - len(self.base), height=exclude.height)
 
     def _with_added(
-        self, queries: Vectors, rows: Rows, scores: Scores, k: int, among: Selection, exclude: CSR | None
+        self, queries: Vectors, rows: Rows, scores: Scores, k: int, among: RowFilter, exclude: CSR | None
     ) -> tuple[Rows, Scores]:
         """Answers of the base together with the added rows, which are searched exactly."""
         if len(self.added) == 0:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from retrieval.index import exact
 from retrieval.index.candidates import padded
-from retrieval.index.factory import Effort
+from retrieval.index.factory import SearchParams
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ class Probing:
         return gaps
 
     def search(
-        self, queries: Vectors, count: int, effort: Effort, parameters: dict[int, Any], selector: Any
+        self, queries: Vectors, count: int, effort: SearchParams, parameters: dict[int, Any], selector: Any
     ) -> tuple[Rows, Scores]:
         """`count` candidates by their codes, with the scores of their whole vectors.
 
@@ -109,14 +109,14 @@ class Probing:
         return lists, nearness
 
 
-def bounds(effort: Effort) -> tuple[float, int]:
+def bounds(effort: SearchParams) -> tuple[float, int]:
     """How much less near than the nearest a list may be, and how many are looked into at most."""
     assert effort.within is not None
     assert effort.probes is not None
     return float(np.float32(effort.within)), CAP * effort.probes  # one query and many compare with the same number
 
 
-def looked_into(near: Scores, effort: Effort) -> Mask:
+def looked_into(near: Scores, effort: SearchParams) -> Mask:
     """Which lists a search looks into. near: (q, lists). Returns (q, lists)."""
     probes = near.shape[1] if effort.probes is None else effort.probes
     if effort.within is not None:

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.index.factory import Effort
+from retrieval.index.factory import SearchParams
 from retrieval.index.filtered_ivf import Kept
 from retrieval.index.ivf import Lists
 
@@ -23,7 +23,7 @@ MOST_GATHERED: Final = 8_000
 
 
 @dataclass(frozen=True)
-class Selection:
+class RowFilter:
     """The rows that a search may find. Made by `Index.select`, good for that state of the index.
 
     mask: (height,) or None if every row may be found. count: how many may.
@@ -73,7 +73,7 @@ class Selection:
         return None if self.mask is None else self.mask[len(self._base) :]
 
     @cached_property
-    def parameters(self) -> dict[tuple[Effort, float], Any]:
+    def parameters(self) -> dict[tuple[SearchParams, float], Any]:
         """What FAISS takes for searches among these rows: made once, since making takes longer than a search."""
         return {}
 

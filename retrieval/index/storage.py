@@ -8,7 +8,7 @@ import numpy as np
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.items import REMOVED, Catalog, read_array
 from retrieval.common.errors import BundleError
-from retrieval.index.factory import Effort, Kind
+from retrieval.index.factory import IndexSpec, SearchParams
 from retrieval.index.index import Index
 
 INDEX: Final = "index.faiss"
@@ -51,8 +51,8 @@ def open_index(bundle: Bundle) -> Index:
     source = bundle.path / FACTS
     try:
         factory = str(facts["factory"])
-        kind = Kind(str(facts["kind"]), "" if factory == "Flat" else factory)
-        effort = Effort.from_json(facts["parameters"])
+        kind = IndexSpec(str(facts["kind"]), "" if factory == "Flat" else factory)
+        effort = SearchParams.from_json(facts["parameters"])
         dim, built = int(facts["dim"]), int(facts["built"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f'{source}: not as written ({error}); rebuild with "twotower index build"') from error

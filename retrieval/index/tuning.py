@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from retrieval.index import exact
 from retrieval.index.arranging import can_arrange
-from retrieval.index.factory import LEAST, Effort, efforts
+from retrieval.index.factory import LEAST, SearchParams, efforts
 from retrieval.index.guides import Guides, can_guide, fit
 from retrieval.index.index import UNFILTERED_SHARE, Index, Mask
 from retrieval.index.probing import looked_into
@@ -36,7 +36,7 @@ MANY_ITEMS: Final = 400  # below, every query looks into the same number of list
 class Tuned:
     """What tuning found: the effort, and what `index.json` tells of it."""
 
-    effort: Effort
+    effort: SearchParams
     recall: float
     curve: list[dict[str, Any]]
 
@@ -90,9 +90,11 @@ def tune(index: Index, queries: Vectors, *, recall: float) -> Tuned:
     return Tuned(replace(chosen, reach=reach), measured, curve)
 
 
-def _sweep(ladder: Iterable[Effort], choosing: "_Truth", wanted: float) -> dict[Effort, tuple[float, float]]:
+def _sweep(
+    ladder: Iterable[SearchParams], choosing: "_Truth", wanted: float
+) -> dict[SearchParams, tuple[float, float]]:
     """Recall and cost of efforts, for each factor until the recall that is wanted is reached."""
-    tried: dict[Effort, tuple[float, float]] = {}
+    tried: dict[SearchParams, tuple[float, float]] = {}
     factor_done: set[float] = set()
     for effort in ladder:
         if effort.factor in factor_done:
@@ -105,14 +107,14 @@ def _sweep(ladder: Iterable[Effort], choosing: "_Truth", wanted: float) -> dict[
     return tried
 
 
-def _cheapest(tried: dict[Effort, tuple[float, float]], wanted: float) -> Effort:
+def _cheapest(tried: dict[SearchParams, tuple[float, float]], wanted: float) -> SearchParams:
     """Of those that reach what is wanted; else the one that comes nearest."""
     by_cost = sorted(tried, key=lambda effort: tried[effort][1])
     reaching = [effort for effort in by_cost if tried[effort][0] >= wanted]
     return reaching[0] if reaching else max(tried, key=lambda effort: tried[effort][0])
 
 
-def _reach(index: Index, queries: Vectors, effort: Effort, *, recall: float) -> float | None:
+def _reach(index: Index, queries: Vectors, effort: SearchParams, *, recall: float) -> float | None:
     """How far a filtered search must look to find as much as an unfiltered one, whatever the attribute.
 
     recall: of the unfiltered one. None if no filtered search goes by lists.
@@ -180,7 +182,7 @@ class _Truth:
             return None
         return fit(lists, self._queries, self._rows[:, :K], recall=recall)
 
-    def looks(self, effort: Effort) -> tuple[Vectors, Mask, Vectors]:
+    def looks(self, effort: SearchParams) -> tuple[Vectors, Mask, Vectors]:
         """The queries, the lists that they look into (q, lists), and what an item must score to be among the first."""
         assert self._index.probing is not None
         near = self._queries @ self._index.probing.centroids.T if self.near is None else self.near
@@ -194,7 +196,7 @@ class _Truth:
         gaps: Vectors = self.near.max(axis=1, keepdims=True) - self.near
         return gaps
 
-    def measure(self, effort: Effort, *, k: int = K) -> tuple[float, float]:
+    def measure(self, effort: SearchParams, *, k: int = K) -> tuple[float, float]:
         """Recall@k against exact search, equal scores counting as equal, and CPU seconds a query."""
         k = min(k, self._depth)
         started = time.process_time()

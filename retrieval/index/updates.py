@@ -18,7 +18,7 @@ from retrieval.bundle.reader import Bundle
 from retrieval.bundle.writer import Draft
 from retrieval.catalog import record_store
 from retrieval.catalog.items import ADDED, ADDED_LOOKUP, ITEMS, ITEMS_LOOKUP, REMOVED, json_lines, read_array
-from retrieval.catalog.record_store import Lookup
+from retrieval.catalog.record_store import RecordStore
 from retrieval.common.errors import BundleError
 from retrieval.features.tables import blocks
 from retrieval.index.build import (
@@ -72,7 +72,7 @@ def add_items(draft: Draft, items: Path) -> Change:
     ids = new.column(0).to_pylist()
     refuse_duplicates(ids, str(items))
     table, kept, old = _without(draft, ids)
-    known = base.load(ITEMS_LOOKUP, Lookup.open).rows(ids)
+    known = base.load(ITEMS_LOOKUP, RecordStore.open).rows(ids)
     before = _removed(draft)
     removed = np.union1d(before, [row for row in known if row is not None]).astype(np.int64)
     _stage(draft, pa.concat_tables([table, new]), np.concatenate([old, *vectors]), removed)
@@ -86,7 +86,7 @@ def remove_items(draft: Draft, ids: Iterable[str]) -> Change:
     read_facts(base)
     wanted = list(dict.fromkeys(ids))
     table, gone, vectors = _without(draft, wanted)
-    known = base.load(ITEMS_LOOKUP, Lookup.open).rows(wanted)
+    known = base.load(ITEMS_LOOKUP, RecordStore.open).rows(wanted)
     before = _removed(draft)
     removed = np.union1d(before, [row for row in known if row is not None]).astype(np.int64)
     count = len(removed) - len(before) + gone

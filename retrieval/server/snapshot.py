@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.items import ADDED, ITEMS
-from retrieval.catalog.record_store import Lookup
+from retrieval.catalog.record_store import RecordStore
 from retrieval.features.schema import Side
 from retrieval.index.storage import read_facts
 from retrieval.retriever import USERS_LOOKUP, Query, Retriever
@@ -72,9 +72,9 @@ class Serving:
             return self._item_tower
 
     @cached_property
-    def users(self) -> Lookup | None:
+    def users(self) -> RecordStore | None:
         """The users of the data, unless the bundle was made without."""
-        return self.bundle.load(USERS_LOOKUP, Lookup.open) if self.bundle.has(USERS_LOOKUP) else None
+        return self.bundle.load(USERS_LOOKUP, RecordStore.open) if self.bundle.has(USERS_LOOKUP) else None
 
     @cached_property
     def item_schema(self) -> "pa.Schema":

@@ -52,7 +52,7 @@ def test_one_query_is_answered_as_in_a_batch(name: str, within: float | None) ->
     asked[7] = items[3]
     index = Index.build(items, factory.choose(name, count=4_000, dim=DIM, recall=0.9))
     if index.lists is not None:
-        index.effort = factory.Effort(probes=6, within=within, factor=8.0)
+        index.effort = factory.SearchParams(probes=6, within=within, factor=8.0)
     rows, scores = index.search(asked, k=10)
     with ThreadPoolExecutor(4) as pool:
         alone = list(pool.map(lambda at: index.search(asked[at : at + 1], k=10), [*range(60)] * 5))
@@ -68,10 +68,10 @@ def test_one_query_is_answered_as_in_a_batch(name: str, within: float | None) ->
 def test_what_is_prepared_does_not_outlive_a_change() -> None:
     items = clustered(3_000, DIM, seed=1, spread=2.0)[0]
     index = Index.build(items, factory.choose("ivf", count=3_000, dim=DIM, recall=0.9))
-    index.effort = factory.Effort(probes=1)
+    index.effort = factory.SearchParams(probes=1)
     asked = clustered(1, DIM, seed=3)[0]
     few = index.search(asked, k=10)[1]
-    index.effort = factory.Effort(probes=10_000)
+    index.effort = factory.SearchParams(probes=10_000)
     every = index.search(asked, k=10)[1]
     assert (every >= few).all()
     assert not np.array_equal(every, few)

@@ -6,7 +6,7 @@ import pytest
 
 from retrieval.index import factory
 from retrieval.index.arranging import can_arrange
-from retrieval.index.factory import Effort
+from retrieval.index.factory import SearchParams
 from retrieval.index.index import Index, Vectors
 from tests.support.brute import clustered
 
@@ -26,10 +26,10 @@ def users() -> Vectors:
 
 @pytest.mark.parametrize("codes", ["SQfp16", "Flat"])
 def test_what_is_wanted_most_comes_first(items: Vectors, users: Vectors, codes: str) -> None:
-    index = Index.build(items, factory.Kind("own", f"IVF20,{codes}"))
+    index = Index.build(items, factory.IndexSpec("own", f"IVF20,{codes}"))
     assert index.lists is not None
     before = [sorted(index.lists.list(number).tolist()) for number in range(20)]
-    found = index.search(users, k=10, effort=Effort(probes=3))
+    found = index.search(users, k=10, effort=SearchParams(probes=3))
     looked = np.random.default_rng(0).random((len(users), 20)) < 0.2
     looked[:, 7] = False
     least = np.full(len(users), 0.3, dtype=np.float32)
@@ -42,14 +42,14 @@ def test_what_is_wanted_most_comes_first(items: Vectors, users: Vectors, codes: 
         if number != 7:
             worth = [sum(max(float(user @ items[row]) - 0.3, 0.0) for user in users[looked[:, number]]) for row in rows]
             assert (np.diff(worth) <= 1e-4).all()
-    again = index.search(users, k=10, effort=Effort(probes=3))
+    again = index.search(users, k=10, effort=SearchParams(probes=3))
     assert np.array_equal(again[0], found[0])
     assert np.array_equal(again[1], found[1])
 
 
 @pytest.mark.parametrize("codes", ["SQfp16", "Flat"])
 def test_each_row_keeps_its_code(items: Vectors, users: Vectors, codes: str) -> None:
-    index = Index.build(items, factory.Kind("own", f"IVF20,{codes}"))
+    index = Index.build(items, factory.IndexSpec("own", f"IVF20,{codes}"))
     index.arrange(users, np.ones((len(users), 20), dtype=np.bool_), np.zeros(len(users), dtype=np.float32))
     base = faiss.downcast_index(index.structure.base_index)
     base.nprobe = 20
@@ -57,6 +57,6 @@ def test_each_row_keeps_its_code(items: Vectors, users: Vectors, codes: str) -> 
 
 
 def test_codes_of_4_bits_stay_as_they_are(items: Vectors) -> None:
-    index = Index.build(items, factory.Kind("own", f"IVF20,PQ{DIM}x4fs"))
+    index = Index.build(items, factory.IndexSpec("own", f"IVF20,PQ{DIM}x4fs"))
     assert index.lists is not None
     assert not can_arrange(index.lists.ivf)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retrieval.index import exact, factory, guides
-from retrieval.index.factory import Effort
+from retrieval.index.factory import SearchParams
 from retrieval.index.index import Index, Vectors
 from retrieval.index.probing import CAP, looked_into
 from retrieval.index.tuning import tune
@@ -84,10 +84,13 @@ def test_guided_lists_reach_what_is_asked_with_fewer_items(items: Vectors, users
 
 def test_which_lists_are_looked_into() -> None:
     near = np.array([[0.9, 0.5, 0.8, 0.1], [0.2, 0.21, 0.22, 0.23]], np.float32)
-    assert looked_into(near, Effort(probes=2)).tolist() == [[True, False, True, False], [False, False, True, True]]
-    assert looked_into(near, Effort(probes=1, within=0.15)).tolist() == [[True, False, True, False], [True] * 4]
-    assert looked_into(np.tile(near, 3), Effort(probes=1, within=2.0)).sum(axis=1).max() == CAP + 2  # equals
-    assert looked_into(near, Effort(probes=40)).all()
+    assert looked_into(near, SearchParams(probes=2)).tolist() == [
+        [True, False, True, False],
+        [False, False, True, True],
+    ]
+    assert looked_into(near, SearchParams(probes=1, within=0.15)).tolist() == [[True, False, True, False], [True] * 4]
+    assert looked_into(np.tile(near, 3), SearchParams(probes=1, within=2.0)).sum(axis=1).max() == CAP + 2  # equals
+    assert looked_into(near, SearchParams(probes=40)).all()
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def test_a_filter_costs_no_recall(index: Index, items: Vectors, users: Vectors, 
 
 def test_tuning_says_how_far_to_look(index: Index) -> None:
     assert index.effort.reach is not None
-    assert factory.Effort.from_json(index.effort.to_json()) == index.effort
-    assert factory.Effort.from_json({"nprobe": 3}).reach is None  # a bundle of before
+    assert factory.SearchParams.from_json(index.effort.to_json()) == index.effort
+    assert factory.SearchParams.from_json({"nprobe": 3}).reach is None  # a bundle of before
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -118,7 +118,7 @@ def test_how_good_the_best_are_likely_to_be(wanted: int) -> None:
     asked = random.normal(size=(100, DIM)).astype(np.float32)
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     mask = np.arange(len(items)) % 3 > 0
-    index = Index.build(items, factory.Kind("ivf", "IVF40,SQfp16"))
+    index = Index.build(items, factory.IndexSpec("ivf", "IVF40,SQfp16"))
     left = kept_of(index, mask)
     near = left.nearness(asked)
     likely = left._likely(near, np.tile(np.arange(near.shape[1]), (len(asked), 1)), wanted)
@@ -138,7 +138,7 @@ def test_lists_that_hold_too_few_tell_nothing(index: Index) -> None:
 
 def test_every_list_and_no_reach_limit_is_exact(index: Index, items: Vectors, users: Vectors) -> None:
     mask = np.random.default_rng(4).random(COUNT) < 0.4
-    effort = factory.Effort(probes=1, factor=4_000.0, reach=3.0)
+    effort = factory.SearchParams(probes=1, factor=4_000.0, reach=3.0)
     hidden = [np.array(best(user, items, k=30)[0]) for user in users[:4]]
     rows, scores = index.search(users[:4], k=10, among=index.select(mask), exclude=from_lists(hidden), effort=effort)
     for query in range(4):
@@ -151,7 +151,7 @@ def test_an_answer_is_never_short(index: Index, items: Vectors, users: Vectors) 
     near = exact.top_k(users[:1], items, k=COUNT)[0][0]
     mask = np.zeros(COUNT, dtype=np.bool_)
     mask[near[-FEW_KEPT - 500 :]] = True  # the worst items for this user
-    effort = factory.Effort(probes=1, factor=1.0, reach=0.0)
+    effort = factory.SearchParams(probes=1, factor=1.0, reach=0.0)
     rows, _ = index.search(users[:1], k=100, among=index.select(mask), effort=effort)
     assert mask[rows].all()
     assert len(set(rows[0].tolist())) == 100
@@ -176,7 +176,7 @@ def test_equal_vectors_come_by_row(items: Vectors, monkeypatch: pytest.MonkeyPat
     equal[1_000:1_040] = equal[3]
     index = Index.build(equal, factory.choose("ivf", count=COUNT, dim=DIM))
     mask = np.arange(COUNT) % 2 == 0
-    rows, _ = index.search(equal[3:4], k=15, among=index.select(mask), effort=factory.Effort(probes=4))
+    rows, _ = index.search(equal[3:4], k=15, among=index.select(mask), effort=factory.SearchParams(probes=4))
     assert rows[0].tolist() == list(range(1_000, 1_030, 2))
 
 
@@ -199,7 +199,7 @@ def test_many_find_what_each_finds_alone(index: Index, items: Vectors, users: Ve
 
 def test_many_with_every_list_are_exact(index: Index, items: Vectors, users: Vectors) -> None:
     mask = np.random.default_rng(4).random(COUNT) < 0.4
-    effort = factory.Effort(probes=1, factor=4_000.0, reach=3.0)
+    effort = factory.SearchParams(probes=1, factor=4_000.0, reach=3.0)
     hidden = [np.array(best(user, items, k=5 * at)[0], dtype=np.int64) for at, user in enumerate(users[:6])]
     among = index.select(mask)
     rows, scores = index.search(users[:6], k=10, among=among, exclude=from_lists(hidden), effort=effort)
@@ -216,5 +216,5 @@ def test_equal_vectors_come_by_row_in_a_batch(items: Vectors, monkeypatch: pytes
     index = Index.build(equal, factory.choose("ivf", count=COUNT, dim=DIM))
     mask = np.arange(COUNT) % 2 == 0
     asked = equal[[3, 5_000, 3]]
-    rows, _ = index.search(asked, k=15, among=index.select(mask), effort=factory.Effort(probes=4))
+    rows, _ = index.search(asked, k=15, among=index.select(mask), effort=factory.SearchParams(probes=4))
     assert rows[0].tolist() == rows[2].tolist() == list(range(1_000, 1_030, 2))

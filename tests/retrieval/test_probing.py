@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retrieval.index import exact, factory
-from retrieval.index.factory import Effort
+from retrieval.index.factory import SearchParams
 from retrieval.index.index import Index, Vectors
 from retrieval.index.probing import CAP
 from retrieval.index.tuning import tune
@@ -41,7 +41,7 @@ def test_only_lists_that_are_near_enough(index: Index, items: Vectors, users: Ve
     """What is found is the best of exactly those lists, whether one asks or many."""
     assert index.lists is not None
     assert index.probing is not None
-    effort = Effort(probes=5, within=within, factor=400.0)
+    effort = SearchParams(probes=5, within=within, factor=400.0)
     gaps = index.probing.gaps(users)
     rows, scores = index.search(users, k=5, effort=effort)
     for query in range(40):
@@ -61,9 +61,9 @@ def test_a_query_near_to_everything_looks_into_few_lists(index: Index, users: Ve
     assert index.probing is not None
     counts = np.count_nonzero(index.probing._near(users, 2.0, 6)[0] >= 0, axis=1)
     assert (counts == 6).all()
-    rows, scores = index.search(users[:20], k=5, effort=Effort(probes=1, within=2.0, factor=400.0))
+    rows, scores = index.search(users[:20], k=5, effort=SearchParams(probes=1, within=2.0, factor=400.0))
     for query in range(20):  # of many lists the nearest, whether one asks or many
-        alone = index.search(users[query : query + 1], k=5, effort=Effort(probes=1, within=2.0, factor=400.0))
+        alone = index.search(users[query : query + 1], k=5, effort=SearchParams(probes=1, within=2.0, factor=400.0))
         assert np.array_equal(alone[0][0], rows[query])
         assert np.array_equal(alone[1][0], scores[query])
 
@@ -83,7 +83,7 @@ def test_efforts_look_into_as_many_lists_on_average(index: Index, users: Vectors
 @pytest.mark.parametrize("recall", [0.9, 0.99])
 def test_tuning_reaches_what_is_asked(index: Index, items: Vectors, users: Vectors, recall: float) -> None:
     effort = tune(index, users[:200], recall=recall).effort
-    assert Effort.from_json(effort.to_json()) == effort
+    assert SearchParams.from_json(effort.to_json()) == effort
     scores = index.search(users[200:], k=10, effort=effort)[1]
     assert (scores >= exact.top_k(users[200:], items, k=10)[1][:, -1:]).mean() >= recall - 0.02
 
@@ -91,7 +91,7 @@ def test_tuning_reaches_what_is_asked(index: Index, items: Vectors, users: Vecto
 def test_hidden_rows_are_not_found(index: Index, users: Vectors) -> None:
     from retrieval.common.csr import from_lists
 
-    effort = Effort(probes=4, within=0.1, factor=16.0)
+    effort = SearchParams(probes=4, within=0.1, factor=16.0)
     first = index.search(users[:20], k=5, effort=effort)[0]
     rows = index.search(users[:20], k=5, effort=effort, exclude=from_lists(list(first)))[0]
     for query in range(20):

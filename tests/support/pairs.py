@@ -17,7 +17,7 @@ from retrieval.features.vocabulary import FIRST, Vocabulary
 from train.config.load import Config
 from train.config.options import Data, Model, Split, Train
 from train.data.preprocess import Preprocess, Range, Scaler
-from train.ease.concat import SideBySide
+from train.ease.concat import ConcatTowers
 from train.model.encoders import ENCODERS, EncoderShape
 from train.model.feature_embedding import Column
 from train.model.towers import ItemTower, UserTower
@@ -52,8 +52,8 @@ NUMBERS: dict[Side, dict[str, tuple[float, float]]] = {"user": {"age": (35.0, 12
 class Pair:
     """What export takes of a checkpoint."""
 
-    user_tower: UserTower | SideBySide
-    item_tower: ItemTower | SideBySide
+    user_tower: UserTower | ConcatTowers
+    item_tower: ItemTower | ConcatTowers
     preprocess: Preprocess
     config: Config
     facts: dict[str, Any]

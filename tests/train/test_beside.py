@@ -20,7 +20,7 @@ from train.config import load as configs
 from train.config.defaults import resolve, statistics
 from train.data.datamodule import DataModule
 from train.data.dataset import prepare
-from train.ease.concat import SideBySide
+from train.ease.concat import ConcatTowers
 from train.ease.ease import Factors
 from train.loop import checkpoint, ensemble_weight, fit
 from train.loop.lightning_module import Vectors
@@ -52,7 +52,7 @@ def data_of(config: Path, out: Path) -> DataModule:
 
 
 def parts_of(tower: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
-    assert isinstance(tower, SideBySide)
+    assert isinstance(tower, ConcatTowers)
     first, second = tower.parts
     return first, second
 

@@ -12,7 +12,7 @@ import torch
 from tests.support.planted import write_planted
 from tests.train.test_start import ease
 from train.config import load as configs
-from train.ease.concat import SideBySide
+from train.ease.concat import ConcatTowers
 from train.loop import checkpoint, ensemble_weight, fit
 
 SETTINGS = ("ridge", "likeness", "damping")
@@ -198,7 +198,7 @@ def test_towers_that_are_trained_may_stand_beside(
     recipe, kept = loaded.config.model, loaded.config.model.linear
     assert (recipe.user.name if recipe.user else None, kept.share, kept.ridge, kept.decay) == ("mean", 0.3, 30, 1)
     assert summary["statistics"]["learned"]
-    assert isinstance(loaded.user_tower, SideBySide)
+    assert isinstance(loaded.user_tower, ConcatTowers)
     asked = Asked(tmp_path)
     assert asked.users([["i0"]]).shape == (1, (recipe.dim or 0) + (kept.dim or 0))
     assert asked.even(asked.users([["i0", "i2", "i4"]]), 15) == 1

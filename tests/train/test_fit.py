@@ -14,7 +14,7 @@ from train.config.defaults import resolve, statistics
 from train.data.datamodule import DataModule
 from train.data.dataset import prepare
 from train.ease import warm_start
-from train.ease.concat import SideBySide
+from train.ease.concat import ConcatTowers
 from train.loop import checkpoint, fit, lightning_module
 from train.model import build
 from train.model.towers import UserTower
@@ -45,7 +45,7 @@ def table(folder: Path, rows: list[tuple[str, str, int]], **more: str) -> Path:
     return folder / "twotower.toml"
 
 
-def only(tower: UserTower | SideBySide) -> UserTower:
+def only(tower: UserTower | ConcatTowers) -> UserTower:
     """A tower beside which nothing stands."""
     assert isinstance(tower, UserTower)
     return tower

@@ -11,7 +11,7 @@ from retrieval.metrics import ranking
 from train.data.batches import Histories
 from train.data.cooccurrence import FADE, FEATURES, follows, near, together
 from train.ease import ease as linear
-from train.ease.ease import Evidence, Settings
+from train.ease.ease import Interactions, Settings
 from train.ease.warm_start import spectral
 
 Matrix = npt.NDArray[np.float64]
@@ -81,7 +81,7 @@ def ease(taken: Matrix, ridge: float) -> Matrix:
     return weights
 
 
-def evidence(given: Histories, catalogue: int, alike: Matrix | None = None) -> Evidence:
+def evidence(given: Histories, catalogue: int, alike: Matrix | None = None) -> Interactions:
     rows = np.zeros((0, catalogue)) if alike is None else alike
     return linear.evidence(given, sparse.csr_array(rows, dtype=np.float32), seed=0)
 
@@ -133,13 +133,13 @@ def test_a_product_with_a_sparse_matrix_is_what_spectral_takes() -> None:
     assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-5)
 
 
-def asked(given: Histories, *, want: int) -> linear.Asked:
+def asked(given: Histories, *, want: int) -> linear.Validation:
     """The last items of every history are to be found from the others."""
     lengths = given.lengths
     head = np.arange(len(given.items)) - np.repeat(given.starts[:-1], lengths) < np.repeat(lengths - want, lengths)
     owner = np.repeat(np.arange(len(lengths)), lengths)
     before, after = (from_pairs(owner[part], given.items[part], height=len(lengths)) for part in (head, ~head))
-    return linear.Asked(history=before, wanted=after, seen=before)
+    return linear.Validation(history=before, wanted=after, seen=before)
 
 
 def test_settings_are_chosen_where_validation_says_more_than_noise() -> None:
@@ -177,7 +177,7 @@ def test_of_an_older_item_less_counts_where_that_finds_more() -> None:
         from_pairs(np.repeat(np.arange(300), [len(row) for row in rows]), np.concatenate(rows), height=300)
         for rows in (past, wanted)
     )
-    by = linear.Asked(history=history, wanted=want, seen=history)
+    by = linear.Validation(history=history, wanted=want, seen=history)
     first = Settings(likeness=0.0, dim=32)
     chosen = linear.choose(given, by, first, fixed=frozenset({"dim", "ridge", "damping"}), seed=0)
     assert chosen.decay < 1
@@ -207,7 +207,7 @@ def test_nothing_to_choose_by_and_nothing_to_spend(monkeypatch: pytest.MonkeyPat
     given = evidence(planted(), 24)
     nobody = from_pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), height=0)
     first = Settings(ridge=600.0)
-    assert linear.choose(given, linear.Asked(nobody, nobody, nobody), first, fixed=frozenset(), seed=0) == first
+    assert linear.choose(given, linear.Validation(nobody, nobody, nobody), first, fixed=frozenset(), seed=0) == first
     monkeypatch.setattr(linear, "BUDGET", 0.0)
     free = linear.choose(given, asked(planted(seed=1), want=3), first, fixed=frozenset(), seed=0)
     assert free._replace(damping=0.0, dim=first.dim) == first

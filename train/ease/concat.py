@@ -19,10 +19,10 @@ from train.data.preprocess import Preprocess
 from train.ease import ease
 from train.model import build
 from train.model.feature_embedding import Inputs
-from train.model.two_tower import Pair
+from train.model.two_tower import TwoTower
 
 
-class SideBySide(nn.Module):
+class ConcatTowers(nn.Module):
     """Towers of one side whose unit vectors stand one after the other, each times the root of its share.
 
     The product of two such vectors is the mean of the parts' cosines, weighted by their shares.
@@ -42,16 +42,16 @@ class SideBySide(nn.Module):
         return torch.cat(vectors, dim=1)
 
 
-def towers(pair: Pair, other: Pair, *, share: float) -> tuple[SideBySide, SideBySide]:
+def towers(pair: TwoTower, other: TwoTower, *, share: float) -> tuple[ConcatTowers, ConcatTowers]:
     """The user tower and the item tower of two pairs. share: of the other."""
     shares = (1 - share, share)
     return (
-        SideBySide([pair.user_tower, other.user_tower], shares),
-        SideBySide([pair.item_tower, other.item_tower], shares),
+        ConcatTowers([pair.user_tower, other.user_tower], shares),
+        ConcatTowers([pair.item_tower, other.item_tower], shares),
     )
 
 
-def pair(config: Config, preprocess: Preprocess) -> Pair:
+def pair(config: Config, preprocess: Preprocess) -> TwoTower:
     """The pair that a resolved config wants beside its own, untrained."""
     beside = config.model.linear
     apart = dataclasses.replace(

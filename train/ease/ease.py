@@ -56,14 +56,14 @@ class Settings(NamedTuple):
     decay: float = 1.0
 
 
-class Evidence(NamedTuple):
+class Interactions(NamedTuple):
     """What is fitted. taken: (users, items), 1 where a user took an item. alike: (rows, items), see `likeness`."""
 
     taken: sparse.csr_array
     alike: sparse.csr_array
 
 
-class Asked(NamedTuple):
+class Validation(NamedTuple):
     """Users by whom settings are chosen: their items before, what they took then, and what is not to be ranked."""
 
     history: CSR
@@ -78,7 +78,7 @@ class Factors(NamedTuple):
     target: npt.NDArray[np.float32]
 
 
-def evidence(histories: Histories, alike: sparse.csr_array, *, seed: int) -> Evidence:
+def evidence(histories: Histories, alike: sparse.csr_array, *, seed: int) -> Interactions:
     """alike: (rows, items), see `likeness`. Of very many interactions those of some users, drawn at random."""
     ones = np.ones(len(histories.items), np.float32)
     taken = sparse.csr_array((ones, histories.items, histories.starts), shape=(len(histories.users), alike.shape[1]))
@@ -86,10 +86,10 @@ def evidence(histories: Histories, alike: sparse.csr_array, *, seed: int) -> Evi
         order = np.random.default_rng(seed).permutation(taken.shape[0])[: MOST[1]]
         count = int(np.searchsorted(np.cumsum(np.diff(taken.indptr)[order]), MOST[0], side="right"))
         taken = taken[np.sort(order[: max(count, 1)])]
-    return Evidence(taken, alike)
+    return Interactions(taken, alike)
 
 
-def start(given: Evidence) -> Settings:
+def start(given: Interactions) -> Settings:
     """The settings that did well on many kinds of data."""
     height, items = given.alike.shape
     first = Settings(likeness=3.0 if height else 0.0, damping=0.1 if given.taken.nnz < RARE * items else 0.0)
@@ -102,12 +102,12 @@ def _widths(items: int) -> list[int]:
     return [first, second, *(width for width in wider if width < 2 * items and width * items <= LARGEST)]
 
 
-def factors(given: Evidence, settings: Settings, *, seed: int) -> Factors:
+def factors(given: Interactions, settings: Settings, *, seed: int) -> Factors:
     """The towers of these settings, with unit targets: cosines rank as EASE does."""
     return unit(towers(given, directions(given, settings, seed=seed), settings), dim=settings.dim)
 
 
-def directions(given: Evidence, settings: Settings, *, seed: int, known: Leading | None = None) -> Factors:
+def directions(given: Interactions, settings: Settings, *, seed: int, known: Leading | None = None) -> Factors:
     """B cut to the directions along which its predictions for the users differ most, those first.
 
     What is predicted of an item counts users^-LEVEL there, so that the rarer ones are not all cut away.
@@ -140,13 +140,13 @@ def directions(given: Evidence, settings: Settings, *, seed: int, known: Leading
     return Factors((source @ turn).astype(np.float32), (basis @ turn / level).astype(np.float32))
 
 
-def _dense(given: Evidence, settings: Settings) -> bool:
+def _dense(given: Interactions, settings: Settings) -> bool:
     """Whether all directions at once cost less than those that are asked for."""
     items = given.taken.shape[1]
     return bool(items <= DENSE and settings.dim > items / 4)
 
 
-def _every_direction(given: Evidence, settings: Settings) -> Factors:
+def _every_direction(given: Interactions, settings: Settings) -> Factors:
     """What `directions` finds, all of them: (items, items) each."""
     rows = weighted(given, settings.likeness)
     gram = (rows.T @ rows).toarray().astype(np.float64)
@@ -161,7 +161,7 @@ def _every_direction(given: Evidence, settings: Settings) -> Factors:
     return Factors(source.astype(np.float32), (basis / level).astype(np.float32))
 
 
-def weighted(given: Evidence, likeness: float) -> sparse.csr_array:
+def weighted(given: Interactions, likeness: float) -> sparse.csr_array:
     """Users' rows and those of features as one matrix, each row times the root of its weight."""
     lengths = np.maximum(np.diff(given.taken.indptr), 1).astype(np.float64)
     usual = lengths.mean()
@@ -174,14 +174,14 @@ def weighted(given: Evidence, likeness: float) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack([taken, alike], format="csr"), dtype=np.float32)
 
 
-def towers(given: Evidence, cut: Factors, settings: Settings) -> Factors:
+def towers(given: Interactions, cut: Factors, settings: Settings) -> Factors:
     """The first directions, as many as there is room for, and what is added damped: (items, at most dim - 1)."""
     rank = settings.dim - 1
     scale = _users(given)[:, None] ** -settings.damping  # (items, 1)
     return Factors(cut.source[:, :rank] * scale, cut.target[:, :rank])
 
 
-def _users(given: Evidence) -> npt.NDArray[np.float32]:
+def _users(given: Interactions) -> npt.NDArray[np.float32]:
     """Of every item, 1 at least: (items,)."""
     return np.maximum(np.bincount(given.taken.indices, minlength=given.taken.shape[1]), 1).astype(np.float32)
 
@@ -200,7 +200,7 @@ def unit(cut: Factors, *, dim: int) -> Factors:
     return Factors(source, target)
 
 
-def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozenset[str], seed: int) -> Settings:
+def choose(given: Interactions, asked: Validation, settings: Settings, *, fixed: frozenset[str], seed: int) -> Settings:
     """Find the settings that rank best for the validated users, one at a time, up or down from where they start.
 
     A step is taken where its gain in NDCG@100 is more than its standard error over the users: with few of them the
@@ -239,7 +239,7 @@ def choose(given: Evidence, asked: Asked, settings: Settings, *, fixed: frozense
     return settings
 
 
-def measure(cut: Factors, asked: Asked, *, decay: float, k: int) -> npt.NDArray[np.float64]:
+def measure(cut: Factors, asked: Validation, *, decay: float, k: int) -> npt.NDArray[np.float64]:
     """NDCG@k of every user by two towers. decay: see `Settings`."""
     ranks = ranking.ranks(users(cut, asked.history, decay=decay), cut.target, asked.wanted, asked.seen)
     return ranking.ndcg(ranks, asked.wanted, k=k)
@@ -256,11 +256,11 @@ def users(cut: Factors, history: CSR, *, decay: float) -> npt.NDArray[np.float32
 class _Trials:
     """Measures settings, keeping what the next ones share."""
 
-    def __init__(self, given: Evidence, asked: Asked, *, seed: int) -> None:
+    def __init__(self, given: Interactions, asked: Validation, *, seed: int) -> None:
         self.given, self.seed = given, seed
         if asked.history.height > ASKED:
             rows = np.sort(np.random.default_rng(seed).choice(asked.history.height, ASKED, replace=False))
-            asked = Asked(*(lists.take(rows) for lists in asked))
+            asked = Validation(*(lists.take(rows) for lists in asked))
         self.asked = asked
         self.spent = 0.0
         self._leading: tuple[float, int, Leading] | None = None

@@ -12,10 +12,10 @@ from train.data.datamodule import DataModule
 from train.ease import ease
 from train.ease.feature_rows import likeness_of
 from train.ease.warm_start import start_linear
-from train.model.two_tower import Pair
+from train.model.two_tower import TwoTower
 
 
-class Form:
+class EaseTowers:
     """The closed form of a dataset.
 
     data: of the dataset with a resolved config, which leaves the settings open or not. known: what the config names.
@@ -24,7 +24,7 @@ class Form:
     def __init__(self, data: DataModule, known: Mapping[str, Any]) -> None:
         self._data, self._known, self._seed = data, known, data.config.train.seed
         self._evidence = ease.evidence(data.histories, likeness_of(data, data.config), seed=self._seed)
-        self._asked = ease.Asked(data.truth.history, data.truth.wanted, data.truth.seen)
+        self._asked = ease.Validation(data.truth.history, data.truth.wanted, data.truth.seen)
         # Where nothing came before anything, there is no age.
         self._fixed = frozenset(known) | (frozenset() if data.has_ages else {"decay"})
         self._made: tuple[ease.Settings, ease.Factors] | None = None
@@ -48,7 +48,7 @@ class Form:
         found = ease.measure(self.factors(settings), self._asked, decay=settings.decay, k=k)
         return float(found.mean())
 
-    def begin(self, pair: Pair, settings: ease.Settings) -> None:
+    def begin(self, pair: TwoTower, settings: ease.Settings) -> None:
         """Make the pair the closed form."""
         start_linear(pair, self.factors(settings), self._data.users, self._data.items, self._data.histories)
 

@@ -17,7 +17,7 @@ from train.data.batches import Histories
 from train.ease.ease import Factors
 from train.ease.feature_regression import explain
 from train.model.feature_embedding import Inputs, unit
-from train.model.two_tower import Pair, features_of
+from train.model.two_tower import TwoTower, features_of
 
 Floats = npt.NDArray[np.floating]
 
@@ -51,7 +51,7 @@ def spectral(
 
 
 @torch.no_grad()
-def start_linear(pair: Pair, factors: Factors, users: Inputs, items: Inputs, histories: Histories) -> None:
+def start_linear(pair: TwoTower, factors: Factors, users: Inputs, items: Inputs, histories: Histories) -> None:
     """Make the pair the closed form of `linear`: what items add, and what they are found by.
 
     Features are given what they tell of that. Of an item they say where it is unless its id is known, which adds what
@@ -82,7 +82,7 @@ def start_linear(pair: Pair, factors: Factors, users: Inputs, items: Inputs, his
 
 
 @torch.no_grad()
-def start(pair: Pair, vectors: npt.NDArray[np.float32], items: Inputs) -> None:
+def start(pair: TwoTower, vectors: npt.NDArray[np.float32], items: Inputs) -> None:
     """Make the item tower give these vectors: its features tell what they can of them, ids add what those lack.
 
     Ids keep a little of chance, so that items of equal counts can part. An id that is unknown has that alone.

@@ -13,7 +13,7 @@ from train.config.load import Config
 from train.data.dataset import PREPROCESS_NAME
 from train.data.preprocess import Preprocess
 from train.ease import concat
-from train.ease.concat import SideBySide
+from train.ease.concat import ConcatTowers
 from train.model.build import frequency, given, pair
 from train.model.towers import ItemTower, UserTower
 
@@ -29,8 +29,8 @@ class Trained:
     config: resolved, nothing left open. facts: `summary.json`.
     """
 
-    user_tower: UserTower | SideBySide
-    item_tower: ItemTower | SideBySide
+    user_tower: UserTower | ConcatTowers
+    item_tower: ItemTower | ConcatTowers
     preprocess: Preprocess
     config: Config
     facts: dict[str, Any]
@@ -57,8 +57,8 @@ def load(folder: Path) -> Trained:
         raise TrainError(
             f"{training / BEST_NAME}: not the towers of {CONFIG} beside it ({error}); train again"
         ) from error
-    user_tower: UserTower | SideBySide = trained.user_tower
-    item_tower: ItemTower | SideBySide = trained.item_tower
+    user_tower: UserTower | ConcatTowers = trained.user_tower
+    item_tower: ItemTower | ConcatTowers = trained.item_tower
     if other is not None:
         user_tower, item_tower = concat.towers(trained, other, share=share)
     return Trained(

@@ -12,7 +12,7 @@ from train.config.defaults import FULL_SOFTMAX
 from train.config.load import Config
 from train.data.datamodule import DataModule
 from train.ease import concat, ease
-from train.ease.fit_ease import Form
+from train.ease.fit_ease import EaseTowers
 from train.loop import checkpoint
 from train.loop.lightning_module import K, Module, Vectors
 from train.model.feature_embedding import unit
@@ -32,7 +32,7 @@ class Beside(NamedTuple):
     usual: the share that it has unless validation says otherwise; 1 is the closed form alone.
     """
 
-    form: Form
+    form: EaseTowers
     settings: ease.Settings
     share: float | None
     usual: float = START
@@ -46,7 +46,7 @@ class Beside(NamedTuple):
 def wanted(data: DataModule) -> Beside:
     """What a resolved config wants beside its towers; the settings that it leaves open are those that did well."""
     named = concat.named(data.config)
-    form = Form(data, {"decay": RECENT} | named)
+    form = EaseTowers(data, {"decay": RECENT} | named)
     settings = form.first()
     if "dim" not in named:
         settings = settings._replace(dim=min(settings.dim, WIDTH * (1 + (rows_of(data.items) > FULL_SOFTMAX))))

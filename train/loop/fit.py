@@ -95,7 +95,7 @@ class _Plan(NamedTuple):
     config: Config
     facts: defaults.Statistics
     data: DataModule
-    form: fit_ease.Form | None
+    form: fit_ease.EaseTowers | None
     beside: ensemble_weight.Beside | None
 
 
@@ -141,7 +141,7 @@ def _plan(
     data = DataModule(dataset, resolved, ordered=facts.ordered)
     form = None
     if resolved.train.start == "linear":
-        form = fit_ease.Form(data, fit_ease.chosen(dataset.config))
+        form = fit_ease.EaseTowers(data, fit_ease.chosen(dataset.config))
         settings = form.choose() if previous is None else previous.settings(dataset.config)
         resolved = defaults.resolve(fit_ease.put(dataset.config, settings), facts)
     if previous is not None:

@@ -19,7 +19,7 @@ from train.data.batches import Batch
 from train.data.datamodule import DataModule
 from train.loop.progress import tell
 from train.model.build import given
-from train.model.two_tower import Pair
+from train.model.two_tower import TwoTower
 
 FORGOTTEN = 0.5  # of the short cut in an epoch: what followed an item once, and is not seen again, fades
 WARM_UP = 10  # steps in which the learning rate rises: Adam's second moments are noise before
@@ -35,7 +35,7 @@ class Module(lightning.LightningModule):
     to know beforehand when training will end.
     """
 
-    def __init__(self, pair: Pair, config: Config) -> None:
+    def __init__(self, pair: TwoTower, config: Config) -> None:
         super().__init__()
         self.automatic_optimization = False  # whose closure and hooks take a fiftieth of a small step
         self.pair, self.config = pair, config
@@ -109,7 +109,7 @@ class Module(lightning.LightningModule):
         self._finish_epoch(measured)
 
     @torch.no_grad()
-    def embedded(self, pair: Pair) -> tuple[Vectors, Vectors]:
+    def embedded(self, pair: TwoTower) -> tuple[Vectors, Vectors]:
         """What a pair on the CPU makes of the validated users, in the order of `Truth.users`, and of the catalogue."""
         items = pair.freeze_items(self.data.items).numpy()
         return self._in_order([pair.user_tower(block) for block in self.data.val_dataloader()]), items

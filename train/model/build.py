@@ -18,7 +18,7 @@ from train.model.encoders import ENCODERS, Encoder, EncoderShape
 from train.model.feature_embedding import Column
 from train.model.notebook_encoders import CrossAttention, RollingAttention, SeedAttention, SeedMlp
 from train.model.towers import ItemTower, UserTower
-from train.model.two_tower import Pair, PairOptions
+from train.model.two_tower import TwoTower, TwoTowerOptions
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def item_encoder(options: keys.Encoder | None, shape: EncoderShape) -> Encoder |
     return encoder(options, dataclasses.replace(shape, history=False, max_length=1))
 
 
-def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
+def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> TwoTower:
     """Both towers of a resolved config. frequency: (items,) share of the training targets."""
     model, train = config.model, config.train
     assert model.user is not None
@@ -85,7 +85,7 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
     )
     item_columns = columns(preprocess, "item")
     is_id = any(column.name == config.data.item and column.kind in ("category", "hash") for column in item_columns)
-    return Pair(
+    return TwoTower(
         UserTower(
             columns(preprocess, "user"),
             dim=dim,
@@ -100,7 +100,7 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> Pair:
             id_dropout=hidden,
             feature_dropout=hidden,
         ),
-        options=PairOptions(
+        options=TwoTowerOptions(
             objective=given(train.objective),
             candidates=given(train.candidates),
             temperature=given(train.temperature),

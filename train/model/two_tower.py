@@ -20,7 +20,7 @@ MAX_SCALE = 40.0  # e^-80, the smallest term of the softmax, is still a float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairOptions:
+class TwoTowerOptions:
     """How a pair learns. Every number is chosen by `train/config/defaults.py` or the config.
 
     horizon: share of a target's pull that goes on to the item after it, and so on: 0 is the next item only, at 1 all
@@ -50,7 +50,7 @@ class Drawn(NamedTuple):
     pull: Tensor | None = None
 
 
-class Pair(nn.Module):
+class TwoTower(nn.Module):
     """The two towers, the temperature, and what a batch is worth to them."""
 
     frequency: Tensor
@@ -62,7 +62,7 @@ class Pair(nn.Module):
         user_tower: UserTower,
         item_tower: ItemTower,
         *,
-        options: PairOptions,
+        options: TwoTowerOptions,
         frequency: Tensor,
     ) -> None:
         """frequency: (items,) float32, the share of the training targets that each item is."""
