@@ -130,7 +130,6 @@ def run(
             in_order=held.training.times is not None and trained.get("ordered", True),
             verdict=verdict,
             spare_users=len(whole.rows) - len(stage.rows),
-            learned=trained.get("learned", False),
             missed=1 - model.values[f"ndcg@{main}"] / best if best else 0.0,
         )
         verdict = verdict._replace(advice=tries)

@@ -81,14 +81,13 @@ def advise(
     in_order: bool,
     verdict: Verdict,
     spare_users: int = 0,
-    learned: bool = False,
     missed: float = 0.0,
 ) -> tuple[str, ...]:
     """What to try where the model does not win, from what the training was; what promises most comes first.
 
     epochs: of the training, as its history tells. in_order: whether times tell what followed what.
-    spare_users: held-out users that were not judged. learned: whether towers were trained beside a closed form of
-    histories without an order. missed: share of NDCG that is lost since the index does not look at every item.
+    spare_users: held-out users that were not judged. missed: share of NDCG that is lost since the
+    index does not look at every item.
     """
     model, train = config.get("model", {}), config.get("train", {})
     features = {side: config.get(side, {}).get("features", []) for side in ("user", "item")}
@@ -99,7 +98,7 @@ def advise(
         advice.append('give the user tower a history: history = { kind = "history" } in [user.features]')
     if missed >= MISSED:
         advice.append(f"the index costs {missed:.0%} of NDCG: twotower index build DIR --recall 1 looks at every item")
-    advice += _on_length(epochs, train, resumed=learned)
+    advice += _on_length(epochs, train)
     encoder = (model.get("user") or {}).get("encoder")
     if verdict.rival in FOLLOWING and in_order and encoder not in (None, "attention"):
         advice.append(
@@ -113,10 +112,9 @@ def advise(
     if not any(feature.get("kind") != "history" for feature in features["item"][1:]):
         advice.append("give the item tower attributes, in [item.features]: whatever the items table tells of an item")
     dim = model.get("dim")
-    # A closed form had its width tried on validation, and drops nothing; who names a width has it alone.
-    if isinstance(dim, int) and dim < WIDE and verdict.behind and train.get("start") != "linear" and not learned:
-        share = (model.get("linear") or {}).get("share")
-        kept = f", model.linear.share = {share:g}" if share else ""
+    weight = (model.get("ease") or {}).get("weight")
+    if isinstance(dim, int) and dim < WIDE and verdict.behind and weight != 1:
+        kept = f", model.ease.weight = {weight:g}" if weight else ""
         advice.append(f"a wider tower with more dropout: model.dim = {dim * 2}, model.dropout = 0.5{kept}")
     if verdict.outcome == "level":
         if spare_users:
@@ -134,19 +132,15 @@ def advise(
     return tuple(advice)
 
 
-def _on_length(epochs: Sequence[Mapping[str, Any]], train: Mapping[str, Any], *, resumed: bool) -> list[str]:
-    """What the course of validation says of how long it was trained.
-
-    resumed: whether more epochs are had by going on with what is there alone.
-    """
+def _on_length(epochs: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> list[str]:
+    """What the course of validation says of how long it was trained."""
     scored = [epoch for epoch in epochs if "ndcg@10" in epoch]
-    if not scored or (train.get("start") == "linear" and len(scored) == 1):  # a closed form: there was no course
+    if not scored:
         return []
     best = max(scored, key=lambda epoch: float(epoch["ndcg@10"]))["epoch"]
     if best == scored[-1]["epoch"]:
-        how = ", with train --resume" if resumed else ""
         more = 2 * int(train.get("epochs") or best)
-        return [f"validation was still rising at the last epoch: train.epochs = {more}{how}"]
+        return [f"validation was still rising at the last epoch: train.epochs = {more}"]
     if best == scored[0]["epoch"] and len(scored) > 1 and isinstance(train.get("lr"), int | float):
         return [f"the first epoch was the best: a smaller train.lr than {train['lr']:g}, or a smaller model"]
     return []

@@ -83,7 +83,7 @@ def test_a_tower_that_does_not_agree_leaves_nothing(tmp_path: Path, monkeypatch:
 def test_a_tower_that_is_not_of_unit_length_leaves_nothing(tmp_path: Path) -> None:
     pair = make_pair()
     forward = pair.item_tower.forward
-    pair.item_tower.forward = lambda inputs: 2 * forward(inputs)  # type: ignore[method-assign]
+    pair.item_tower.forward = lambda inputs: 2 * forward(inputs)
     with pytest.raises(ExportError, match=r"item_tower.onnx: .* a vector has length 2, expected 1"):
         publish(pair, tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -24,7 +24,7 @@ from retrieval.index.updates import add_items
 from retrieval.towers.tower import Tower
 from retrieval.verify import verify_bundle
 from tests.support.pairs import DIM, ITEM, ITEMS, Pair, make_pair, sampler, write_training
-from train.ease.concat import ConcatTowers
+from train.ease.ease_towers import ConcatTowers
 from train.model.towers import UserTower
 
 NEW: list[dict[str, Any]] = [
@@ -109,7 +109,7 @@ def test_the_single_file_offers_and_excludes_new_items(bundle_path: Path, tmp_pa
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_towers_side_by_side_learn_a_new_item_each_in_its_table(tmp_path: Path, precision: Precision) -> None:
-    parts = make_pair(), make_pair(encoder="sum", seed=1)
+    parts = make_pair(), make_pair(encoder="ease", seed=1)
     towers = [ConcatTowers([part.tower(side) for part in parts], (0.7, 0.3)).eval() for side in ("user", "item")]
     write_training(tmp_path / "towers")
     with publishing(tmp_path / "towers") as draft:

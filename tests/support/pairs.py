@@ -17,7 +17,7 @@ from retrieval.features.vocabulary import FIRST, Vocabulary
 from train.config.load import Config
 from train.config.options import Data, Model, Split, Train
 from train.data.preprocess import Preprocess, Range, Scaler
-from train.ease.concat import ConcatTowers
+from train.ease.ease_towers import EaseUserTower
 from train.model.encoders import ENCODERS, EncoderShape
 from train.model.feature_embedding import Column
 from train.model.towers import ItemTower, UserTower
@@ -52,8 +52,8 @@ NUMBERS: dict[Side, dict[str, tuple[float, float]]] = {"user": {"age": (35.0, 12
 class Pair:
     """What export takes of a checkpoint."""
 
-    user_tower: UserTower | ConcatTowers
-    item_tower: ItemTower | ConcatTowers
+    user_tower: nn.Module
+    item_tower: nn.Module
     preprocess: Preprocess
     config: Config
     facts: dict[str, Any]
@@ -82,12 +82,20 @@ def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, obj
         dim=DIM, layers=layers, heads=2, dropout=0.1, max_length=MAX_LENGTH, short_cut=0.6, short_cut_items=3, decay=0.8
     )
     item = ItemTower(columns("item"), dim=DIM, id_column="item_id", feature_dropout=0.1).eval()
-    user = UserTower(columns("user"), dim=DIM, encoder=ENCODERS[encoder](shape), feature_dropout=0.1).eval()
+    user: UserTower | EaseUserTower
+    if encoder == "ease":
+        user = EaseUserTower(columns("user"), dim=DIM, max_length=MAX_LENGTH, recency_decay=0.8).eval()
+    else:
+        user = UserTower(columns("user"), dim=DIM, encoder=ENCODERS[encoder](shape), feature_dropout=0.1).eval()
     with torch.no_grad():
         for tower in (item, user):
             for weight in tower.parameters():
                 weight.add_(0.1 * torch.randn_like(weight))
-        user.freeze_items(nn.functional.normalize(torch.randn(len(ITEMS) - 2, DIM), dim=-1))
+        vectors = nn.functional.normalize(torch.randn(len(ITEMS) - 2, DIM), dim=-1)
+        if isinstance(user, EaseUserTower):
+            user.item_vectors[FIRST:] = vectors
+        else:
+            user.freeze_items(vectors)
     scalers = {side: {name: Scaler(mean=m, std=s) for name, (m, s) in NUMBERS[side].items()} for side in SIDES}
     preprocess = Preprocess(
         features=FEATURES, numbers=scalers, vocabularies=VOCABULARIES, values=Range(low=1.0, high=5.0)

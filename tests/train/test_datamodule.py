@@ -10,17 +10,18 @@ import torch
 
 from retrieval.metrics import ranking
 from train.config import load as configs
-from train.config.defaults import resolve, statistics
+from train.config.defaults import resolve
 from train.data import datamodule
 from train.data.datamodule import DataModule, newest_first
 from train.data.dataset import prepare
+from train.data.statistics import statistics_of
 from train.loop import checkpoint, fit
 from train.model.towers import UserTower
 
 
 def module_of(config: Path) -> DataModule:
     dataset = prepare(configs.load(config, overrides=("model.dim=16",)))
-    return DataModule(dataset, resolve(dataset.config, statistics(dataset)), ordered=True)
+    return DataModule(dataset, resolve(dataset.config, statistics_of(dataset)), ordered=True)
 
 
 def test_validation_is_cut_as_it_goes_and_loses_nobody(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

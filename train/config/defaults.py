@@ -1,202 +1,171 @@
-"""The default recipe: what a config leaves open, chosen by what the data is; never by its name."""
+"""Defaults: what a config leaves open is chosen from statistics of the data, never from a dataset's name."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Final
 
 from retrieval.common.errors import ConfigError
 from train.config import options
-from train.config.load import Config
-from train.data.dataset import Dataset
-from train.data.order_test import SOFTMAX, SURE
+from train.config.load import Config, ResolvedConfig
 
-FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
+SMALL_CATALOG: Final = 5_000  # items up to which scoring the whole catalogue costs no more than sampling from it
+MANY_USERS: Final = 5_000  # from so many on, above SMALL_CATALOG items, twice the dimensions pay
+LONG_HISTORY: Final = 30  # mean items of a history from which dropping attention weights only slows training
+MAX_EPOCHS: Final = 30
+STEPS_PER_EPOCH: Final = 100  # at least, where there is little data
+# How many times more often than by chance the same items follow each other, from where an item's successors are worth
+# an embedding of their own in a small catalogue.
+REPEATS_FOR_LAST_ITEM: Final = 3.0
 
-EPOCHS = 30
-STEPS = 100  # an epoch, at least, where there is little data
-LONG = 30  # items of a history, from where on what is read of it is dropped at the price of twice the epochs
-SHARP = 3.0  # times chance that items follow each other, from where on what follows the newest is worth learning apart
-POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
-MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
-WIDE = 256  # of a closed form: where validation wants more directions, those that towers learn are too few to add any
-TARGETS = 5_000_000  # that such towers are trained on: some minutes, as trying the settings of the closed form takes
-NEWEST = 10  # items that have a short cut, where there are so many users, and one tells as much as another
+EASE_WEIGHT: Final = 0.3  # docs/experiments/ablation.md
+EASE_DIM: Final = 512  # of EASE alone; in an ensemble 128, or 256 above SMALL_CATALOG items
+EASE_MAX_NUMBERS: Final = 24_000_000  # in EASE's item vectors, beyond which they are cut shorter: about 100 MB
+EASE_RECENCY_DECAY: Final = 0.9
+
+RANKING_OBJECTIVES: Final = (None, "softmax", "sampled-softmax")  # whose towers EASE may stand beside by default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What a recipe is chosen by, over the training rows.
+    """Sizes and properties of the training rows.
 
-    mean_length: of a history. ordered: whether the order of a history tells anything. repeats: how often items follow
-    each other, over chance; None where it was not measured. learned: whether histories without an order are read by
-    towers that are trained, the closed form beside them.
+    users, items, interactions: numbers; users are those with a training row.
+    mean_length: Interactions per user.
+    timed: Whether histories come in an order at all: by times or by rows of the file.
+    ordered: Whether that order is informative (see `train.data.order_test`), so that histories are read as sequences.
+    repeats: How often the same items follow each other, over chance; None where it was not measured.
     """
 
     users: int
     items: int
     interactions: int
     mean_length: float
+    timed: bool
     ordered: bool
-    values: bool
-    repeats: float | None = None
-    learned: bool = False
+    repeats: float | None
 
 
-def statistics(dataset: Dataset) -> Statistics:
-    rows = dataset.rows("train")
-    times = rows.get_column("time")
-    lengths = np.bincount(rows.get_column("user").to_numpy())
-    return Statistics(
-        users=int((lengths > 0).sum()),
-        items=dataset.items.height,
-        interactions=rows.height,
-        mean_length=rows.height / max(int((lengths > 0).sum()), 1),
-        ordered=dataset.order.told,
-        repeats=dataset.order.repeats,
-        values=times.len() > 0 and rows.get_column("value").null_count() < rows.height,
-    )
+def resolve(config: Config, statistics: Statistics) -> ResolvedConfig:
+    """Choose everything that a config leaves open.
 
+    Args:
+        config: As read; `history.max_length` is known.
+        statistics: Of the training rows.
 
-def resolve(config: Config, facts: Statistics) -> Config:
-    """Fill in everything a config leaves open."""
-    small = facts.items <= FULL_SOFTMAX
+    Raises:
+        ConfigError: if `model.ease.weight` asks for EASE where it cannot be fitted.
+
+    """
+    small = statistics.items <= SMALL_CATALOG
+    ease = _ease(config, statistics)
     model, train = config.model, config.train
-    user = model.user or _user_encoder(config, facts)
-    if isinstance(user, options.Attention) and user.short_cut is None:
-        user = dataclasses.replace(user, short_cut=_short_cut(train, facts))
-    if isinstance(user, options.Attention) and user.short_cut_items is None:
-        user = dataclasses.replace(user, short_cut_items=_short_cut_items(facts))
-    if isinstance(user, options.Attention) and user.attention_dropout is None and user.dropout is None:
-        user = dataclasses.replace(user, attention_dropout=0.0 if small and facts.mean_length >= LONG else None)
-    closed = isinstance(user, options.Sum) and _closed(config) and train.start in (None, "linear")
-    if train.start == "linear" and not closed:
-        raise ConfigError(
-            f'{config.source}: train.start = "linear" needs the user encoder "sum", a history, and the item\'s id, '
-            "as a category, among its features; leave it out, or name those"
-        )
-    dim = model.dim or (256 if closed else 128 if not small and facts.users > MANY_USERS else 64)
-    # Candidates cost the same whatever the batch, the whole catalogue what the batch does.
-    most = 4000 if closed or facts.learned else 2000 if facts.ordered and not small else 1000
-    batch_size = train.batch_size or _between(64, facts.interactions // STEPS, most)
-    steps = max(facts.interactions // batch_size, 1)
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(
-            model,
-            dim=dim,
-            heads=model.heads or 1,
-            layers=model.layers or (2 if small else 1),
-            dropout=(0.3 if dim < 128 or facts.ordered else 0.4) if model.dropout is None else model.dropout,
-            user=user,
-            item=model.item or options.Mean(),
-            linear=model.linear if beside(config, facts) and not closed else options.Linear(share=0.0),
-        ),
-        train=dataclasses.replace(
-            train,
-            objective=train.objective or ("softmax" if small else "sampled-softmax"),
-            epochs=train.epochs or (_closed_epochs(config) if closed else _epochs(facts)),
-            patience=train.patience or 5,
-            batch_size=batch_size,
-            lr=train.lr or (0.0001 if closed else _lr(train, facts, batch_size)),  # a closed form has much to lose
-            weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
-            candidates=train.candidates or _between(64, facts.items // 2, 512),
-            temperature=train.temperature or (0.025 if closed else 0.07),
-            horizon=(1.0 if closed else 0.0) if train.horizon is None else train.horizon,
-            positions=(POSITIONS if closed else 0) if train.positions is None else train.positions,
-            teaching=_teaching(train, facts) if train.teaching is None else train.teaching,
-            start=train.start or ("linear" if closed else "spectral"),
-            averaging=train.averaging or (4.0 if facts.ordered else 2.0) * steps,
-            impressions=1.0 if train.impressions is None else train.impressions,
-            id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
-        ),
+    dim = model.dim or (128 if not small and statistics.users > MANY_USERS else 64)
+    # The cost of sampled candidates does not depend on the batch, that of the whole catalogue grows with it.
+    largest_batch = 2000 if statistics.ordered and not small else 1000
+    batch_size = train.batch_size or _clamp(statistics.interactions // STEPS_PER_EPOCH, 64, largest_batch)
+    steps = max(statistics.interactions // batch_size, 1)
+    resolved_model = options.ResolvedModel(
+        dim=dim,
+        layers=model.layers or (2 if small else 1),
+        heads=model.heads or 1,
+        dropout=(0.3 if dim < 128 or statistics.ordered else 0.4) if model.dropout is None else model.dropout,
+        user=_user_encoder(config, statistics),
+        item=model.item or options.Mean(),
+        ease=ease,
+    )
+    resolved_train = options.ResolvedTrain(
+        objective=train.objective or ("softmax" if small else "sampled-softmax"),
+        epochs=train.epochs or MAX_EPOCHS,
+        patience=train.patience or 5,
+        batch_size=batch_size,
+        lr=train.lr or _learning_rate(config, statistics, batch_size),
+        weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
+        candidates=train.candidates or _clamp(statistics.items // 2, 64, 512),
+        temperature=train.temperature or 0.07,
+        teaching=_distillation(config, statistics) if train.teaching is None else train.teaching,
+        start=train.start or "spectral",
+        averaging=train.averaging or (4.0 if statistics.ordered else 2.0) * steps,
+        impressions=1.0 if train.impressions is None else train.impressions,
+        id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
+        seed=train.seed,
+        accelerator=train.accelerator,
+    )
+    return ResolvedConfig(
+        data=config.data,
+        user_features=config.user_features,
+        item_features=config.item_features,
+        split=config.split,
+        model=resolved_model,
+        train=resolved_train,
+        source=config.source,
     )
 
 
-def beside(config: Config, facts: Statistics) -> bool:
-    """Whether a closed form may stand beside an encoder that is trained.
-
-    Raises ConfigError where the config wants it and it cannot be.
-    """
-    share = config.model.linear.share
-    if share is None:
-        return (facts.ordered or facts.learned) and _is_open(config)
-    if share and not _closed(config):
+def _ease(config: Config, statistics: Statistics) -> options.ResolvedEase:
+    ease, model = config.model.ease, config.model
+    weight = ease.weight
+    if weight is None:
+        free = model.user is None and model.dim is None and config.data.negative is None
+        fits = free and config.train.objective in RANKING_OBJECTIVES and _can_fit_ease(config)
+        weight = 0.0 if not fits else EASE_WEIGHT if statistics.ordered else 1.0
+    elif weight > 0 and not _can_fit_ease(config):
         raise ConfigError(
-            f"{config.source}: model.linear.share = {share:g} needs a history, the item's id, as a category, among its "
-            "features, and an objective that ranks; set it to 0"
+            f"{config.source}: model.ease.weight = {weight:g} needs a history, the item id as a category among the "
+            "item features, no item encoder and an objective that ranks; set it to 0"
         )
-    return share > 0
+    widest = max(EASE_MAX_NUMBERS // max(statistics.items, 1), 2)
+    dim = EASE_DIM if weight == 1 else 128 if statistics.items <= SMALL_CATALOG else 256
+    return options.ResolvedEase(
+        weight=weight,
+        dim=ease.dim or min(dim, widest),
+        ridge=ease.ridge,
+        feature_weight=ease.feature_weight,
+        recency_decay=ease.recency_decay or (EASE_RECENCY_DECAY if statistics.timed else 1.0),
+    )
 
 
-def may_learn(config: Config) -> bool:
-    """Whether the closed form of histories without an order may have towers beside it that are trained.
+def _can_fit_ease(config: Config) -> bool:
+    has_ids = any(feature.name == config.data.item and feature.kind == "category" for feature in config.item_features)
+    summed = isinstance(config.model.item, options.Mean | None)
+    return config.history is not None and has_ids and summed and config.train.objective != "rating"
 
-    It may not where the config names what only one of them has.
+
+def _user_encoder(config: Config, statistics: Statistics) -> options.Encoder:
+    if config.history is None:
+        return config.model.user or options.Mlp()
+    encoder = config.model.user or (options.Attention() if statistics.ordered else options.Mean())
+    if not isinstance(encoder, options.Attention):
+        return encoder
+    if encoder.short_cut is None:
+        encoder = dataclasses.replace(encoder, short_cut=_residual_dropout(config, statistics))
+    if encoder.attention_dropout is None and encoder.dropout is None:
+        long = statistics.items <= SMALL_CATALOG and statistics.mean_length >= LONG_HISTORY
+        encoder = dataclasses.replace(encoder, attention_dropout=0.0 if long else None)
+    return encoder
+
+
+def _residual_dropout(config: Config, statistics: Statistics) -> float:
+    """Dropout of the last item's own embedding; 1 leaves it out.
+
+    Ratings do not say what follows an item. In a small catalogue where few items follow each other, the tied embeddings
+    hold what there is.
     """
-    train = config.train
-    return _is_open(config) and config.model.linear.share is None and train.start is None and train.epochs is None
+    few_repeats = statistics.items <= SMALL_CATALOG and (statistics.repeats or 0.0) < REPEATS_FOR_LAST_ITEM
+    return 1.0 if config.train.objective == "rating" or few_repeats else 0.6
 
 
-def _is_open(config: Config) -> bool:
-    """Whether a config leaves it open that a score is of two parts, one of them the closed form."""
-    free = config.model.user is None and config.model.dim is None and config.data.negative is None
-    return free and _closed(config) and config.train.objective in SOFTMAX
+def _distillation(config: Config, statistics: Statistics) -> float:
+    """Transition counts say nothing about ratings, nor about histories without an order."""
+    return 0.3 if statistics.ordered and config.train.objective != "rating" else 0.0
 
 
-def _between(low: int, value: int, high: int) -> int:
-    return max(low, min(value, high))
-
-
-def _lr(train: options.Train, facts: Statistics, batch_size: int) -> float:
-    """As high as the average over four epochs smooths; the noise of a step falls with the root of its size."""
-    if not facts.ordered or train.objective == "rating":
+def _learning_rate(config: Config, statistics: Statistics, batch_size: int) -> float:
+    """The noise of a gradient falls with the root of the batch size, so the learning rate grows with it."""
+    if not statistics.ordered or config.train.objective == "rating":
         return 0.003
     return max(0.003, round(0.006 * math.sqrt(batch_size / 1000), 4))
 
 
-def _teaching(train: options.Train, facts: Statistics) -> float:
-    """Ratings say what was thought of an item, not what follows it; nor does data without order."""
-    return 0.3 if facts.ordered and train.objective != "rating" else 0.0
-
-
-def _short_cut(train: options.Train, facts: Statistics) -> float:
-    """Left whole it learns by heart what followed, and unlearns the rest; what follows is not what ratings say.
-
-    Of a small catalogue in which one thing hardly says what comes next, the tied vectors hold that as they are.
-    """
-    dull = facts.items <= FULL_SOFTMAX and (facts.repeats or 0.0) < SHARP
-    return 1.0 if train.objective == "rating" or dull else 0.6
-
-
-def _short_cut_items(facts: Statistics) -> int:
-    """Several where what is near says more than what is last, as in baskets; of few users that is learned by heart."""
-    near = facts.repeats is not None and facts.repeats < SURE
-    return NEWEST if near and facts.users > MANY_USERS else 1
-
-
-def _user_encoder(config: Config, facts: Statistics) -> options.Encoder:
-    if config.history is None:
-        return options.Mlp()
-    if facts.ordered:
-        return options.Attention()
-    return options.Sum() if _closed(config) and not facts.learned else options.Mean()
-
-
-def _epochs(facts: Statistics) -> int:
-    """The most there are; of towers that may come to nothing, fewer of much data."""
-    return _between(1, TARGETS // max(facts.interactions, 1), EPOCHS) if facts.learned else EPOCHS
-
-
-def _closed_epochs(config: Config) -> int:
-    """The first epoch is the closed form itself, which knows neither another objective nor what was not chosen."""
-    return 1 if config.train.objective in SOFTMAX and config.data.negative is None else 5
-
-
-def _closed(config: Config) -> bool:
-    """Whether training can start from the closed form: items have vectors of their own."""
-    named = any(feature.name == config.data.item and feature.kind == "category" for feature in config.item_features)
-    own = isinstance(config.model.item, options.Mean | None)
-    ranked = config.train.objective != "rating"
-    return config.history is not None and named and own and ranked
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))

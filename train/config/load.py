@@ -14,14 +14,18 @@ from typing import Any, Final
 from retrieval.bundle import layout
 from retrieval.common.errors import ConfigError, nearest
 from retrieval.features.schema import KINDS, SIDES, Feature, Side
+from train.config.deprecated import modernise
 from train.config.options import (
     ENCODERS,
     Attention,
     CrossAttention,
     Data,
+    Ease,
     Encoder,
-    Linear,
     Model,
+    ResolvedEase,
+    ResolvedModel,
+    ResolvedTrain,
     RollingAttention,
     SeedAttention,
     Split,
@@ -90,6 +94,38 @@ class Config:
         return _parse(raw, _Where(source), Path(str(content.get("source", source))))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedConfig(Config):
+    """A config with nothing left to be chosen: what training, export and evaluation read."""
+
+    model: ResolvedModel
+    train: ResolvedTrain
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], *, source: str = "config.json") -> "ResolvedConfig":
+        """Read what `to_dict` wrote. Raises ConfigError, naming `source`, where a value is missing."""
+        config = Config.from_dict(content, source=source)
+        model, train = config.model, config.train
+        values = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
+        values["model"] = _resolved(
+            ResolvedModel, model, f"{source}: model", ease=_resolved(ResolvedEase, model.ease, f"{source}: model.ease")
+        )
+        values["train"] = _resolved(ResolvedTrain, train, f"{source}: train")
+        return cls(**values)
+
+
+T = typing.TypeVar("T")
+
+
+def _resolved(cls: type[T], section: Any, where: str, **changes: Any) -> T:
+    """The typed twin of a section, in which every value is set."""
+    values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)} | changes
+    for name, value in values.items():
+        if value is None:
+            raise ConfigError(f"{where}.{name} is not set; train again")
+    return cls(**values)
+
+
 def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
     """Read and check a config file.
 
@@ -111,6 +147,7 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
     changed: set[str] = set()
     for text in overrides:
         _merge(raw, _override(text), (), changed)
+    modernise(raw, source=str(path))
     return _parse(raw, _Where(str(path), frozenset(changed)), path)
 
 
@@ -165,9 +202,6 @@ def _parse(raw: Mapping[str, Any], where: _Where, source: Path) -> Config:
         train=_section(Train, raw.get("train", {}), "train", where),
         source=source,
     )
-
-
-T = typing.TypeVar("T")
 
 
 def _section(cls: type[T], raw: Mapping[str, Any], name: str, where: _Where) -> T:
@@ -289,7 +323,7 @@ def _feature(side: Side, name: str, raw: Any, where: _Where) -> Feature:
 
 
 def _model(raw: Mapping[str, Any], where: _Where) -> Model:
-    rest = {word: value for word, value in raw.items() if word not in ("encoder", "linear", *SIDES)}
+    rest = {word: value for word, value in raw.items() if word not in ("encoder", "ease", *SIDES)}
     known = [f.name for f in dataclasses.fields(Model)] + ["encoder"]
     for word in rest:
         if word not in known:
@@ -315,10 +349,10 @@ def _model(raw: Mapping[str, Any], where: _Where) -> Model:
     heads = user.heads if isinstance(user, Attention) and user.heads is not None else model.heads
     if isinstance(user, Attention | None) and heads is not None and model.dim is not None and model.dim % heads:
         raise ConfigError(f"{where.at('model.heads')}: {heads} heads do not divide dim = {model.dim}")
-    beside = raw.get("linear", {})
-    if not isinstance(beside, dict):
-        raise ConfigError(f"{where.at('model.linear')} is {_shown(beside)}, expected a table: [model.linear]")
-    return dataclasses.replace(model, user=user, item=item, linear=_section(Linear, beside, "model.linear", where))
+    ease = raw.get("ease", {})
+    if not isinstance(ease, dict):
+        raise ConfigError(f"{where.at('model.ease')} is {_shown(ease)}, expected a table: [model.ease]")
+    return dataclasses.replace(model, user=user, item=item, ease=_section(Ease, ease, "model.ease", where))
 
 
 def _encoder_class(name: Any, at: str) -> type[Encoder]:

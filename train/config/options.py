@@ -94,18 +94,6 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sum:
-    """A linear map: each item of the history adds a vector of its own. User side only."""
-
-    name: ClassVar[str] = "sum"
-    sides: ClassVar[tuple[Side, ...]] = ("user",)
-    dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
-    decay: float | None = key(
-        None, "Weight of an item beside that of the next newer one; chosen on validation.", above=0, high=1
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Mlp:
     """Layers over the embedded features."""
 
@@ -162,43 +150,54 @@ class CrossAttention:
     dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
 
 
-Encoder = Attention | Mean | Sum | Mlp | SeedAttention | RollingAttention | SeedMlp | CrossAttention
+Encoder = Attention | Mean | Mlp | SeedAttention | RollingAttention | SeedMlp | CrossAttention
 ENCODERS: Final[Mapping[str, type[Encoder]]] = {cls.name: cls for cls in typing.get_args(Encoder)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
-    """EASE in closed form, beside an encoder that is trained: vectors of both, one after the other."""
+class Ease:
+    """[model.ease]: EASE beside the trained towers. A score is the weighted mean of both models' cosines."""
 
-    share: float | None = key(
+    weight: float | None = key(
         None,
-        "Share of the score that EASE in closed form has beside the encoder, 0 for none; 0.45, or what validation "
-        "finds better beyond chance, where no encoder of the user and no model.dim are named, else 0. Without order: "
-        "of all or less, as validation finds; 0 tries no encoder beside it.",
+        "Weight of EASE in the score, 0 to 1. auto: 0.3 where the order of histories is informative, 1 (EASE only) "
+        "where it is not; 0 if you set an encoder, model.dim, data.negative or another objective.",
         low=0,
-        below=1,
+        high=1,
     )
-    dim: int | None = key(None, "Length of its part of a vector.", low=2, high=4096)
-    ridge: float | None = key(None, "Ridge of the regression.", above=0)
-    likeness: float | None = key(None, "Weight of the items' features beside the interactions.", low=0)
-    damping: float | None = key(None, "An item weighs users ** -damping in a history.", low=0, high=1)
-    decay: float | None = key(None, "Weight of an item beside that of the next newer one.", above=0, high=1)
+    dim: int | None = key(
+        None,
+        "Number of dimensions of EASE. auto: 128 or 256 in an ensemble, 512 for EASE only.",
+        low=2,
+        high=4096,
+    )
+    ridge: float = key(200.0, "L2 regularisation of EASE.", above=0)
+    feature_weight: float = key(3.0, "Weight of the items' features beside the interactions; 0 ignores them.", low=0)
+    recency_decay: float | None = key(
+        None,
+        "An item counts recency_decay ** (number of newer items) in a history. auto: 0.9 where histories are in time "
+        "order, else 1.",
+        above=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """The two towers. `user` and `item` are the tables [model.user] and [model.item], or `encoder` for both.
 
-    `linear` is the table [model.linear].
+    `ease` is the table [model.ease].
     """
 
-    dim: int | None = key(None, "Length of a vector, beside the part that [model.linear] has.", low=1, high=4096)
+    dim: int | None = key(
+        None, "Number of dimensions of the trained towers; EASE adds model.ease.dim.", low=1, high=4096
+    )
     layers: int | None = key(None, "Blocks of the user tower.", low=1, high=12)
     heads: int | None = key(None, "Attention heads of the user tower.", low=1, high=64)
     dropout: float | None = key(None, "Share of activations dropped while training.", low=0, below=1)
     user: Encoder | None = None
     item: Encoder | None = None
-    linear: Linear = Linear()
+    ease: Ease = Ease()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,12 +215,6 @@ class Train:
     lr: float | None = key(None, "Learning rate.", above=0)
     weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
     candidates: int | None = key(None, "sampled-softmax: items drawn uniformly, beside the batch's own targets.", low=1)
-    horizon: float | None = key(
-        None, "What a position is trained towards: 0 the next item, 1 all that follow, weighted evenly.", low=0, high=1
-    )
-    positions: int | None = key(
-        None, "Positions of a history that are trained each time it is read, drawn at random; 0 for all.", low=0
-    )
     teaching: float | None = key(
         None,
         "Share of the target that comes from counts of which item follows which, not from the next item.",
@@ -230,16 +223,8 @@ class Train:
     )
     start: str | None = key(
         None,
-        "Where item vectors start: random; spectral, from which items stand near each other in the histories; linear, "
-        "from EASE in closed form (encoder sum).",
-        choices=("random", "spectral", "linear"),
-    )
-    ridge: float | None = key(None, "Ridge of the linear start; chosen on validation by default.", above=0)
-    likeness: float | None = key(
-        None, "Linear start: weight of the items' features beside the interactions; chosen on validation.", low=0
-    )
-    damping: float | None = key(
-        None, "Linear start: an item weighs users ** -damping in a history; chosen on validation.", low=0, high=1
+        "Initial item vectors: random, or spectral (leading eigenvectors of item co-occurrence).",
+        choices=("random", "spectral"),
     )
     averaging: float | None = key(
         None, "Steps over which weights are averaged, for validation and for keeping; 1 takes the last step's.", low=1
@@ -253,3 +238,44 @@ class Train:
     )
     seed: int = key(0, "The same seed on the same CPU gives the same bytes.", low=0)
     accelerator: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu", "mps"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedEase(Ease):
+    """`Ease` with nothing left to be chosen."""
+
+    weight: float
+    dim: int
+    recency_decay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedModel(Model):
+    """`Model` with nothing left to be chosen."""
+
+    dim: int
+    layers: int
+    heads: int
+    dropout: float
+    user: Encoder
+    item: Encoder
+    ease: ResolvedEase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedTrain(Train):
+    """`Train` with nothing left to be chosen."""
+
+    objective: str
+    epochs: int
+    patience: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    candidates: int
+    teaching: float
+    start: str
+    averaging: float
+    temperature: float
+    id_dropout: float
+    impressions: float

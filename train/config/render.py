@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from retrieval.features.schema import SIDES, Feature, Side
-from train.config.options import ENCODERS, Data, Linear, Model, Split, Train
+from train.config.options import ENCODERS, Data, Ease, Model, Split, Train
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COLUMN: Final = 40  # where the comment of a key begins
@@ -39,7 +39,7 @@ def render(
     lines += ["", "[split]", *_keys(Split, split or {})]
     model = model or {}
     tables = {side: model[side] for side in SIDES if side in model}
-    rest = {name: value for name, value in model.items() if name not in (*tables, "linear")}
+    rest = {name: value for name, value in model.items() if name not in (*tables, "ease")}
     lines += ["", "[model]", *_keys(Model, rest)]
     if not tables:
         lines.append(
@@ -49,7 +49,7 @@ def render(
         lines += ["", f"[model.{side}]", f"encoder = {_value(table['encoder'])}"]
         rest = {name: value for name, value in table.items() if name != "encoder"}
         lines += _keys(ENCODERS[table["encoder"]], rest)
-    lines += ["", "[model.linear]", *_keys(Linear, model.get("linear", {}))]
+    lines += ["", "[model.ease]", *_keys(Ease, model.get("ease", {}))]
     lines += ["", "[train]", *_keys(Train, train or {}), ""]
     return "\n".join(lines)
 
@@ -103,7 +103,7 @@ def reference() -> str:
         "data": Data,
         "split": Split,
         "model": Model,
-        "model.linear": Linear,
+        "model.ease": Ease,
         "train": Train,
     }
     parts = [f"### [{name}]\n\n{_reference_table(cls)}" for name, cls in sections.items()]

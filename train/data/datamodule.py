@@ -1,6 +1,5 @@
 """DataModule: the dataset as tensors, batches by epoch, and the validation that Lightning asks for."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from torch.utils.data import Dataset as Blocks
 
 from retrieval.common.csr import CSR, from_pairs
 from retrieval.features.vocabulary import FIRST
-from train.config import options
 from train.config.load import Config
 from train.data.batches import Batch, Histories, batches
 from train.data.dataset import Dataset
@@ -102,11 +100,9 @@ class EpochBatches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         history = self.config.history
-        # The first epoch leaves a closed form as it is: a batch says what its loss is.
-        most = 1 if self.epoch == 0 and self.config.train.start == "linear" else None
         # By epoch, not one stream: a resumed training goes on as if it had never stopped.
         generator = np.random.default_rng((self.config.train.seed, self.epoch))
-        every = batches(
+        yield from batches(
             self.histories,
             max_length=history.max_length if history is not None and history.max_length else 1,
             batch_size=given(self.config.train.batch_size),
@@ -114,7 +110,6 @@ class EpochBatches(IterableDataset[Batch]):
             generator=generator,
             teach=None if self.teacher is None else partial(self.teacher.draw, generator=generator),
         )
-        return itertools.islice(every, most)
 
 
 class ValidationBlocks(Blocks[dict[str, Tensor]]):
@@ -141,7 +136,6 @@ class DataModule(lightning.LightningDataModule):
 
     config: resolved. users, items: the static features of every user and item, a tensor a column.
     asked: positions in `truth.users`, in the order in which validation asks them.
-    has_ages: whether histories come in an order at all, told by it or not.
     teacher: of what is to be learned beside what did follow; None for nothing.
     """
 
@@ -149,7 +143,6 @@ class DataModule(lightning.LightningDataModule):
         super().__init__()
         self.config, self.ordered = config, ordered
         self.teacher: Teacher | None = None
-        self.has_ages = dataset.order.repeats is not None
         train = dataset.rows("train")
         self.histories = Histories.from_rows(
             train.get_column("user").to_numpy().astype(np.int64),
@@ -174,9 +167,9 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Iterable[Batch]:
         """Called anew each epoch: `reload_dataloaders_every_n_epochs=1`."""
-        fades = isinstance(self.config.model.user, options.Sum) and (self.config.model.user.decay or 1.0) < 1
-        shuffle = not self.ordered and not fades
-        cut = EpochBatches(self.histories, config=self.config, shuffle=shuffle, epoch=self.epoch, teacher=self.teacher)
+        cut = EpochBatches(
+            self.histories, config=self.config, shuffle=not self.ordered, epoch=self.epoch, teacher=self.teacher
+        )
         return DataLoader(cut, batch_size=None)
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:

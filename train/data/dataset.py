@@ -17,7 +17,7 @@ from train.config.load import Config
 from train.data import entities, splits
 from train.data import preprocess as preprocessing
 from train.data.impressions import beside_choices
-from train.data.order_test import Order, order_of
+from train.data.order_test import OrderTest, run_order_test
 from train.data.preprocess import Preprocess
 from train.data.tables import read, write
 
@@ -36,7 +36,7 @@ class Dataset:
         of what the user chose instead (`impressions.beside_choices`), in the order of the file; empty where the config
         names no column that says it. No part of a history, of the truth or of what is excluded.
     duplicates: earlier interactions of a pair that were dropped.
-    order: whether the order of the histories tells anything.
+    order_test: whether the order of the histories is informative.
     """
 
     config: Config
@@ -46,7 +46,7 @@ class Dataset:
     preprocess: Preprocess
     impressions: pl.DataFrame
     duplicates: int
-    order: Order
+    order_test: OrderTest
 
     def rows(self, *names: str) -> pl.DataFrame:
         """The interactions of some splits, in order."""
@@ -81,10 +81,10 @@ class Dataset:
         write(dictionaries, folder / layout.INTERACTIONS)
 
 
-def prepare(config: Config, *, order: Order | None = None) -> Dataset:
+def prepare(config: Config, *, order_test: OrderTest | None = None) -> Dataset:
     """Read the tables of a config, check them, split them, fit the preprocess.
 
-    order: what an earlier training found of the order of the histories; None to find it.
+    order_test: of an earlier training; None to run it.
     Raises DataError that names file, column and row of what cannot be used.
     """
     data = config.data
@@ -113,15 +113,15 @@ def prepare(config: Config, *, order: Order | None = None) -> Dataset:
     split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
     interactions = ordered.select("user", "item", "value", "time").with_columns(split)
     impressions = beside_choices(shown, ordered)
-    if order is None:
-        order = order_of(interactions, config)
-        if not order.told and order.repeats is not None:
+    if order_test is None:
+        order_test = run_order_test(interactions, config)
+        if order_test.timed and not order_test.informative:
             note(
-                f"{table.path}: {_source(config)} tells nothing of what follows what: the same items follow each other "
-                f"{order.repeats:.2f} times as often as by chance, so histories are taken as sets; "
-                'model.encoder = "attention" would read their order'
+                f"{table.path}: {_source(config)} is not informative (the same items follow each other "
+                f"{order_test.repeats:.2f} times as often as by chance): histories are read as sets; "
+                'force sequences with model.encoder = "attention"'
             )
-    config = _with_history_length(config, interactions, ordered=order.told)
+    config = _with_history_length(config, interactions, ordered=order_test.informative)
     fitted = _preprocess(config, users, items, interactions)
     if config.train.objective == "rating":
         _check_ratings(fitted, config, str(table.path))
@@ -133,15 +133,8 @@ def prepare(config: Config, *, order: Order | None = None) -> Dataset:
         preprocess=fitted,
         impressions=impressions,
         duplicates=duplicates,
-        order=order,
+        order_test=order_test,
     )
-
-
-def as_sets(dataset: Dataset, config: Config) -> Dataset:
-    """The same data with histories taken as sets. config: as `prepare` was given it."""
-    config = _with_history_length(config, dataset.interactions, ordered=False)
-    fitted = _preprocess(config, dataset.users, dataset.items, dataset.interactions)
-    return replace(dataset, config=config, preprocess=fitted, order=dataset.order._replace(told=False))
 
 
 def _preprocess(config: Config, users: pl.DataFrame, items: pl.DataFrame, interactions: pl.DataFrame) -> Preprocess:

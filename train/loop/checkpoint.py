@@ -1,4 +1,4 @@
-"""Checkpoint: what passes from `train` to `export`, and no further."""
+"""Checkpoint: the trained towers on disk. It passes from `train` to `export`, and no further."""
 
 import json
 from dataclasses import dataclass
@@ -6,34 +6,46 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from retrieval.bundle.layout import CONFIG, SUMMARY, TRAINING
 from retrieval.common.errors import TrainError
-from train.config.load import Config
+from train.config.load import ResolvedConfig
 from train.data.dataset import PREPROCESS_NAME
 from train.data.preprocess import Preprocess
-from train.ease import concat
-from train.ease.concat import ConcatTowers
-from train.model.build import frequency, given, pair
-from train.model.towers import ItemTower, UserTower
+from train.ease.ease_towers import ConcatTowers, EaseTowers
+from train.model.build import frequency, pair
+from train.model.two_tower import TwoTower
 
 BEST_NAME: Final = "checkpoint.ckpt"
 LAST_NAME: Final = "last.ckpt"
-TOWERS: Final = 3  # counts up where the towers make something else of the same weights
+VERSION: Final = 4  # counts up where towers compute something else of the same weights
+AVERAGE: Final = "average."  # prefix of the averaged weights in Lightning's checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A trained pair, for export: towers in eval mode, on the CPU, float32, with the item vectors filled in.
+    """What export needs of a training.
 
-    config: resolved, nothing left open. facts: `summary.json`.
+    user_tower, item_tower: In eval mode, on the CPU, float32, with the item vectors filled in.
+    facts: summary.json.
     """
 
-    user_tower: UserTower | ConcatTowers
-    item_tower: ItemTower | ConcatTowers
+    user_tower: nn.Module
+    item_tower: nn.Module
     preprocess: Preprocess
-    config: Config
+    config: ResolvedConfig
     facts: dict[str, Any]
+
+
+def save(work: Path, *, towers: TwoTower | None, ease: EaseTowers | None) -> None:
+    """Write the finished towers in the place of Lightning's checkpoint of the best epoch."""
+    content = {
+        "version": VERSION,
+        "towers": None if towers is None else towers.state_dict(),
+        "ease": None if ease is None else ease.state_dict(),
+    }
+    torch.save(content, work / BEST_NAME)
 
 
 def load(folder: Path) -> Trained:
@@ -41,26 +53,24 @@ def load(folder: Path) -> Trained:
     training = folder / TRAINING
     if not training.is_dir():
         raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
-    config = Config.from_dict(_json(training / CONFIG), source=str(training / CONFIG))
-    preprocess = Preprocess.from_json(_json(training / PREPROCESS_NAME), source=str(training / PREPROCESS_NAME))
-    content = read(training / BEST_NAME)
-    if content.get("towers") != TOWERS:
-        raise TrainError(f"{training}: a training of another version, whose towers were built otherwise; train again")
-    share = given(config.model.linear.share)
-    trained = pair(config, preprocess, frequency=frequency([], catalogue=1))
-    other = concat.pair(config, preprocess) if share else None
-    try:
-        trained.load_state_dict(content["state_dict"])
-        if other is not None:
-            other.load_state_dict(content["beside"]["state_dict"])
-    except RuntimeError as error:
+    config_json, preprocess_json = _json(training / CONFIG), _json(training / PREPROCESS_NAME)
+    content = _read(training / BEST_NAME)
+    if content.get("version") != VERSION:
         raise TrainError(
-            f"{training / BEST_NAME}: not the towers of {CONFIG} beside it ({error}); train again"
-        ) from error
-    user_tower: UserTower | ConcatTowers = trained.user_tower
-    item_tower: ItemTower | ConcatTowers = trained.item_tower
-    if other is not None:
-        user_tower, item_tower = concat.towers(trained, other, share=share)
+            f"{training} was written by an incompatible version (towers {content.get('version')}, expected {VERSION}); "
+            'run "twotower train" again'
+        )
+    config = ResolvedConfig.from_dict(config_json, source=str(training / CONFIG))
+    preprocess = Preprocess.from_json(preprocess_json, source=str(training / PREPROCESS_NAME))
+    towers = None if content["towers"] is None else pair(config, preprocess, frequency=frequency([], catalogue=1))
+    ease = None if content["ease"] is None else EaseTowers(config, preprocess)
+    try:
+        for module, name in ((towers, "towers"), (ease, "ease")):
+            if module is not None:
+                module.load_state_dict(content[name])
+    except RuntimeError as error:
+        raise TrainError(f"{training / BEST_NAME}: does not match {CONFIG} beside it ({error}); train again") from error
+    user_tower, item_tower = combine(towers, ease, weight=config.model.ease.weight)
     return Trained(
         user_tower=user_tower.cpu().float().eval().requires_grad_(requires_grad=False),
         item_tower=item_tower.cpu().float().eval().requires_grad_(requires_grad=False),
@@ -70,25 +80,30 @@ def load(folder: Path) -> Trained:
     )
 
 
-def strip(path: Path) -> bool:
-    """Leave of a checkpoint the weights that were validated, and nothing that differs from run to run.
-
-    Returns false where that was done before: a resumed training found nothing better.
-    """
-    kept = "average."  # of the module's two pairs
-    state = read(path)["state_dict"]
-    weights = {name.removeprefix(kept): tensor for name, tensor in state.items() if name.startswith(kept)}
-    if weights:
-        torch.save({"state_dict": weights, "towers": TOWERS}, path)
-    return bool(weights)
-
-
-def add(path: Path, **content: Any) -> None:
-    """Put something into a stripped checkpoint, in place of what stands there by that name."""
-    torch.save(read(path) | content, path)
+def combine(towers: TwoTower | None, ease: EaseTowers | None, *, weight: float) -> tuple[nn.Module, nn.Module]:
+    """The user tower and the item tower of what there is; of both, their ensemble. weight: of EASE."""
+    if towers is None or ease is None:
+        single = towers if ease is None else ease
+        assert single is not None
+        return single.user_tower, single.item_tower
+    weights = (1 - weight, weight)
+    return (
+        ConcatTowers([towers.user_tower, ease.user_tower], weights).eval(),
+        ConcatTowers([towers.item_tower, ease.item_tower], weights).eval(),
+    )
 
 
-def read(path: Path) -> dict[str, Any]:
+def best_weights(work: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights of the best epoch: of Lightning's checkpoint, or of a finished training that was resumed."""
+    content = _read(work / BEST_NAME)
+    if "state_dict" not in content:
+        weights: dict[str, torch.Tensor] = content["towers"]
+        return weights
+    state = content["state_dict"]
+    return {name.removeprefix(AVERAGE): tensor for name, tensor in state.items() if name.startswith(AVERAGE)}
+
+
+def _read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint file; tensors and plain values only, never code."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -73,8 +73,6 @@ class Module(lightning.LightningModule):
     def _rate(self, step: int) -> float:
         """The learning rate of a step."""
         train = self.config.train
-        if train.start == "linear":  # a closed form is validated as it is before training may move it
-            return given(train.lr) if self.current_epoch else 0.0
         return given(train.lr) * min((step + 1) / WARM_UP, 1.0)
 
     def training_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002  (Lightning's signature)

@@ -17,13 +17,10 @@ def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
     console.note(f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}{measured}  {epoch['seconds']:.1f} s")
 
 
-def ending(
-    epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, most: int, resumed: bool = False
-) -> str | None:
-    """Say why training ended where it did. None where there is nothing to compare.
+def stop_reason(epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, max_epochs: int) -> str | None:
+    """Why training stopped where it did; None where too few epochs were validated to say.
 
-    epochs: lines of `history.jsonl`. name, mode: what tells the best, and which way. most: how many there could be.
-    resumed: whether more are had by going on with what is there alone.
+    epochs: Lines of history.jsonl. name, mode: The monitored metric and whether it is to be high or low.
     """
     measured = [epoch for epoch in epochs if name in epoch]
     if len(measured) < 2:
@@ -31,11 +28,9 @@ def ending(
     choose = max if mode == "max" else min
     best, last = choose(measured, key=lambda epoch: float(epoch[name]))["epoch"], measured[-1]["epoch"]
     if best == last:
-        way = "rising" if mode == "max" else "falling"
-        more = f"{'--resume with ' if resumed else ''}train.epochs={2 * most}"
-        return f"{name} is still {way} at epoch {last}: more may help: {more}"
-    limit = ", all that train.epochs allows" if last >= most else ""
-    return f"{name} is no better since epoch {best}: stopped at {last}{limit}"
+        return f"{name} still improves at epoch {last}: more epochs may help (train.epochs = {2 * max_epochs})"
+    limit = f" (train.epochs = {max_epochs})" if last >= max_epochs else ""
+    return f"{name} has not improved since epoch {best}: stopped at {last}{limit}"
 
 
 class Progress(lightning.Callback):

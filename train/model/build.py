@@ -104,11 +104,9 @@ def pair(config: Config, preprocess: Preprocess, *, frequency: Tensor) -> TwoTow
             objective=given(train.objective),
             candidates=given(train.candidates),
             temperature=given(train.temperature),
-            horizon=given(train.horizon),
-            positions=given(train.positions),
             teaching=given(train.teaching),
             item_dropout=hidden,
-            impressions=train.impressions or 0.0,  # a training of before there were any
+            impressions=given(train.impressions),
         ),
         frequency=frequency,
     )

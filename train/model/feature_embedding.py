@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
+from scipy import sparse
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -18,6 +20,7 @@ CLAMP_Z = 10.0  # standard deviations: one absurd number must not drown every ot
 NO_DIRECTION = 1e-12  # length below which a vector has none
 SMALL_VOCABULARY = 256  # rows up to which a product with all of them costs less than gathering some
 CLAMP_VECTOR = 1e15  # its square summed over a vector still fits float32
+REGRESSION_UNITS = 16  # hidden units of a number that a regression in closed form uses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,14 @@ class NumberEmbedding(nn.Module):
         """What the last weights are multiplied by: (n,) -> (n, dim)."""
         return nn.functional.relu(self.hidden(standardised(values, self.mean, self.std)))
 
+    def design_matrix(self, values: Tensor) -> sparse.csr_array:
+        """The inputs of the output layer that a regression sets: (n, hidden units)."""
+        return sparse.csr_array(self.bent(values)[:, :REGRESSION_UNITS].numpy())
+
+    def set_output(self, coefficients: Tensor) -> None:
+        """coefficients: (columns of the design matrix, dim)."""
+        _set_linear(self.out, coefficients)
+
 
 def standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Standard deviations from the mean, 0 where a number is not finite, and whether it was not: (n,) -> (n, 2)."""
@@ -79,6 +90,15 @@ class CategoryEmbedding(nn.Embedding):
         super().__init__(column.height, dim)
         nn.init.normal_(self.weight, std=dim**-0.5)
 
+    def design_matrix(self, rows: Tensor) -> sparse.csr_array:
+        """One-hot rows: (n, height)."""
+        shape = (len(rows), self.num_embeddings)
+        return sparse.csr_array((np.ones(len(rows), np.float32), (np.arange(len(rows)), rows.numpy())), shape=shape)
+
+    def set_output(self, coefficients: Tensor) -> None:
+        """coefficients: (height, dim)."""
+        self.weight.copy_(coefficients)
+
 
 class CategoriesEmbedding(CategoryEmbedding):
     """The mean over the entries of a list that are not padding; an empty list is the row of missing."""
@@ -92,6 +112,17 @@ class CategoriesEmbedding(CategoryEmbedding):
         total = (super().forward(rows) * rearrange(kept, "n l -> n l 1")).sum(dim=1)  # (n, dim)
         count = kept.sum(dim=1, keepdim=True)  # (n, 1)
         return total / count.clamp(min=1) + self.weight[0] * (count == 0)
+
+    def design_matrix(self, rows: Tensor) -> sparse.csr_array:
+        """The share of each value in its list; an empty list is the row of missing. (n, height)."""
+        entries = rows.numpy()
+        entries = np.pad(entries, ((0, 0), (0, 1)))
+        present = entries != 0
+        present[:, -1] = ~present.any(axis=1)
+        owners, places = np.nonzero(present)
+        share = (1 / present.sum(axis=1)[owners]).astype(np.float32)
+        shape = (len(entries), self.num_embeddings)
+        return sparse.csr_array((share, (owners, entries[owners, places])), shape=shape)
 
 
 def shares(rows: Tensor, *, height: int, like: Tensor) -> Tensor:
@@ -117,6 +148,21 @@ class VectorEmbedding(nn.Module):
         """vectors: (n, size) float32, any; all NaN where missing. Returns (n, dim)."""
         out: Tensor = self.out(unit(finite(vectors)))
         return out
+
+    def design_matrix(self, vectors: Tensor) -> sparse.csr_array:
+        """The unit vectors: (n, size)."""
+        return sparse.csr_array(unit(finite(vectors)).numpy())
+
+    def set_output(self, coefficients: Tensor) -> None:
+        """coefficients: (size, dim)."""
+        _set_linear(self.out, coefficients)
+
+
+def _set_linear(layer: nn.Linear, coefficients: Tensor) -> None:
+    """Let a layer multiply its first inputs by the coefficients, and ignore the others and its bias."""
+    layer.weight.zero_()
+    layer.weight[:, : len(coefficients)] = coefficients.T
+    layer.bias.zero_()
 
 
 EMBEDDINGS = {
@@ -203,6 +249,15 @@ class FeatureEmbedding(nn.Module):
         """The vector of each column: (rows, dim)."""
         for (name, kind), embedding in zip(self.kinds.items(), self.embeddings, strict=True):
             yield embedding(self._dropped(inputs[name], name, kind) if self.training else inputs[name])
+
+    def module(self, name: str) -> Any:
+        """The embedding of a column."""
+        return self.embeddings[list(self.kinds).index(name)]
+
+    def vectors(self, name: str) -> nn.Parameter:
+        """The embedding table of a category: (height, dim)."""
+        table: nn.Parameter = self.module(name).weight
+        return table
 
     def _dropped(self, values: Tensor, name: str, kind: Kind) -> Tensor:
         """Some categories made unknown or missing. values: (n,) or (n, length)."""

@@ -50,12 +50,10 @@ def _sizes(dataset: Dataset) -> str:
         lines.append(("value", data.value, _range(value)))
     if data.time is not None:
         lines.append(("time", data.time, _span(interactions.get_column("time"))))
-    if dataset.order.repeats is not None:
-        taken = "are taken as sequences" if dataset.order.told else "are taken as sets"
-        if dataset.order.unsure:
-            taken = "are tried as sequences and as sets"
-        said = f"as often as by chance the same items follow each other; histories {taken}"
-        lines.append(("order", f"{dataset.order.repeats:.2f} x", said))
+    if dataset.order_test.repeats is not None:
+        read = "sequences" if dataset.order_test.informative else "sets"
+        text = f"as often as by chance the same items follow each other; histories are read as {read}"
+        lines.append(("order", f"{dataset.order_test.repeats:.2f} x", text))
     counted = dict(interactions.get_column("split").cast(pl.String).value_counts().iter_rows())
     held = ", ".join(f"{counted[name]:,} {name}" for name in SPLITS if name in counted)
     lines.append(("split", dataset.config.split.kind, held))

@@ -152,9 +152,9 @@ def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     named |= {name: value for name, value in train.items() if name not in ("epochs", "patience", "accelerator")}
     if named.get("objective") != "sampled-softmax":
         named.pop("candidates", None)
-    beside = model.get("linear") or {}
+    ease = model.get("ease") or {}
     rows = [("Encoders", encoders), ("Recipe", _told(named))]
-    return [*rows, ("Closed form beside them", _told(beside))] if beside.get("share") else rows
+    return [*rows, ("EASE", _told(ease))] if ease.get("weight") else rows
 
 
 def _told(settings: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What the default recipe makes of the statistics of a dataset."""
+"""The defaults that are chosen from statistics of a dataset."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support.planted import write_planted
 from train.config import load as configs
 from train.config import options
 from train.config.defaults import Statistics, resolve
-from train.config.load import Config
+from train.config.load import ResolvedConfig
 
 
 def resolved(
@@ -17,9 +17,8 @@ def resolved(
     *overrides: str,
     ordered: bool = True,
     repeats: float | None = None,
-    learned: bool = False,
     **facts: int,
-) -> Config:
+) -> ResolvedConfig:
     sizes = {"users": 20_000, "items": 12_000, "interactions": 150_000} | facts
     shape = Statistics(
         users=sizes["users"],
@@ -27,9 +26,8 @@ def resolved(
         interactions=sizes["interactions"],
         mean_length=sizes["interactions"] / sizes["users"],
         ordered=ordered,
-        values=False,
+        timed=True,
         repeats=repeats,
-        learned=learned,
     )
     return resolve(configs.load(config, overrides=overrides), shape)
 
@@ -54,13 +52,12 @@ def test_a_larger_step_goes_further(planted: Path) -> None:
     rates = {}
     for interactions in (1_000, 100_000, 1_000_000):
         train = resolved(planted, interactions=interactions).train
-        assert train.batch_size is not None
         rates[train.batch_size] = train.lr
     assert rates == {64: 0.003, 1_000: 0.006, 2_000: 0.0085}
     assert resolved(planted, "train.lr=0.01").train.lr == 0.01
 
 
-def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> None:
+def test_the_last_item_has_an_embedding_where_items_follow_each_other(planted: Path) -> None:
     def short_cut(*overrides: str, items: int = 12_000, repeats: float | None = 2.8) -> float | None:
         user = resolved(planted, *overrides, items=items, repeats=repeats).model.user
         assert isinstance(user, options.Attention)
@@ -69,23 +66,9 @@ def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> Non
     assert short_cut() == 0.6
     assert short_cut(items=2_000) == 1.0
     assert short_cut(items=2_000, repeats=None) == 1.0
-    assert short_cut(items=2_000, repeats=3.4) == 0.6  # what comes next is told by one thing
+    assert short_cut(items=2_000, repeats=3.4) == 0.6
     assert short_cut('train.objective="rating"') == 1.0
     assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
-    assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, options.Sum)
-
-
-def test_several_items_have_a_short_cut_where_many_users_have_them_in_no_sharp_order(planted: Path) -> None:
-    def items(*overrides: str, users: int = 20_000, repeats: float | None = 1.9) -> int | None:
-        user = resolved(planted, *overrides, users=users, repeats=repeats).model.user
-        assert isinstance(user, options.Attention)
-        return user.short_cut_items
-
-    assert items() == 10
-    assert items(users=600) == 1
-    assert items(repeats=3.7) == 1
-    assert items(repeats=None) == 1
-    assert items('model.user.encoder="attention"', "model.user.short_cut_items=3", users=600) == 3
 
 
 def test_attention_drops_nothing_of_long_histories_in_small_catalogues(planted: Path) -> None:
@@ -101,30 +84,36 @@ def test_attention_drops_nothing_of_long_histories_in_small_catalogues(planted: 
     assert dropout('model.user.encoder="attention"', "model.user.dropout=0.2") is None
 
 
-def test_without_order_the_closed_form_is_kept_unless_more_is_asked_of_it(tmp_path: Path) -> None:
-    config = write_planted(tmp_path, encoder=None)
-    config.write_text(config.read_text().replace("epochs = 3\n", ""))
-    for overrides, expected in {
-        (): 1,
-        ('train.objective="softmax"',): 1,
-        ('train.objective="bpr"',): 5,
-        ('train.start="random"',): 30,
-        ("train.epochs=7",): 7,
-    }.items():
-        assert resolved(config, *overrides, ordered=False).train.epochs == expected, overrides
-    with pytest.raises(ConfigError, match=r'train\.start = "linear" needs the user encoder "sum"'):
-        resolved(config, 'train.start="linear"', ordered=True)
+def ease(config: Path, *overrides: str, ordered: bool = True, **sizes: int) -> tuple[float, int, float]:
+    found = resolved(config, *overrides, ordered=ordered, **sizes).model.ease
+    return found.weight, found.dim, found.recency_decay
 
 
-def test_towers_beside_the_closed_form_take_no_longer_than_it_may(tmp_path: Path) -> None:
+def test_ease_is_part_of_an_ensemble_or_alone_where_there_is_no_order(tmp_path: Path) -> None:
     config = write_planted(tmp_path, encoder=None)
-    config.write_text(config.read_text().replace("epochs = 3\n", ""))
-    for interactions, expected in {
-        0: (64, 30),
-        150_000: (1_500, 30),
-        1_400_000: (4_000, 3),
-        20_000_000: (4_000, 1),
-    }.items():
-        recipe = resolved(config, ordered=False, learned=True, interactions=interactions)
-        assert isinstance(recipe.model.user, options.Mean)
-        assert (recipe.train.batch_size, recipe.train.epochs) == expected, interactions
+    assert ease(config) == (0.3, 256, 0.9)
+    assert ease(config, items=2_000) == (0.3, 128, 0.9)
+    assert ease(config, ordered=False) == (1.0, 512, 0.9)
+    assert ease(config, ordered=False, items=100_000) == (1.0, 240, 0.9)  # as many numbers as memory allows
+    assert ease(config, "model.ease.weight=0.6", "model.ease.dim=32") == (0.6, 32, 0.9)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["model.dim=32", 'model.encoder="attention"', 'train.objective="bpr"', 'train.objective="rating"'],
+)
+def test_who_decides_on_the_towers_gets_these_alone(tmp_path: Path, override: str) -> None:
+    config = write_planted(tmp_path, encoder=None)
+    assert ease(config, override)[0] == 0.0
+
+
+def test_ease_where_it_cannot_be_fitted_is_refused(planted: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.ease\.weight = 0\.5 needs a history, .* that ranks; set it"):
+        resolved(planted, "model.ease.weight=0.5", 'train.objective="rating"')
+
+
+def test_without_an_order_trained_towers_read_histories_as_sets(tmp_path: Path) -> None:
+    config = write_planted(tmp_path, encoder=None)
+    found = resolved(config, "model.ease.weight=0.5", ordered=False)
+    assert isinstance(found.model.user, options.Mean)
+    assert found.train.teaching == 0.0

@@ -1,6 +1,5 @@
-"""Order: told by data that has one, not by data whose times are noise; by hand, and through a whole preparation."""
+"""The order test: on data with an order, on data whose times are noise, by hand and through a whole preparation."""
 
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from retrieval.common.errors import TwoTowerError
 from train.config.load import load
 from train.data.dataset import prepare
-from train.data.order_test import LEAST, MOST, Order, order_of, repeats_above_chance
+from train.data.order_test import MAX_INTERACTIONS, MIN_EXPECTED, OrderTest, repeats_above_chance, run_order_test
 from train.loop.fit import fit
 
 Rows = npt.NDArray[np.int64]
@@ -53,7 +52,7 @@ def test_repeats_are_counted() -> None:
     assert found == pytest.approx(expected, rel=0.05)
 
 
-def test_order_is_told_from_noise() -> None:
+def test_order_is_distinguished_from_noise() -> None:
     walked = histories(users=800, length=10, items=300, walked=True)
     drawn = histories(users=800, length=10, items=300, walked=False)
     assert (repeats_above_chance(*walked, None) or 0) > 1.5
@@ -67,14 +66,14 @@ def test_order_is_told_from_noise() -> None:
 
 def test_little_data_says_nothing() -> None:
     users, items = histories(users=10, length=4, items=50, walked=True)
-    assert LEAST == 100
+    assert MIN_EXPECTED == 100
     assert repeats_above_chance(users, items, None) is None
     assert repeats_above_chance(users[:0], items[:0], None) is None
 
 
 def test_of_much_data_some_users_are_measured() -> None:
-    users, items = histories(users=MOST // 8, length=10, items=2000, walked=True)
-    assert len(users) > MOST
+    users, items = histories(users=MAX_INTERACTIONS // 8, length=10, items=2000, walked=True)
+    assert len(users) > MAX_INTERACTIONS
     assert (repeats_above_chance(users, items, None) or 0) > 1.5
 
 
@@ -91,30 +90,31 @@ def written(folder: Path, *, walked: bool, timed: bool = True, split: str = "lea
 def test_a_dataset_says_whether_it_has_an_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], timed: bool
 ) -> None:
-    assert prepare(load(written(tmp_path, walked=True, timed=timed))).order.told
-    assert "tells nothing" not in capsys.readouterr().err
+    assert prepare(load(written(tmp_path, walked=True, timed=timed))).order_test.informative
+    assert "is not informative" not in capsys.readouterr().err
     config = written(tmp_path, walked=False, timed=timed)
     dataset = prepare(load(config))
-    assert not dataset.order.told
+    assert not dataset.order_test.informative
     said = capsys.readouterr().err
     assert 'column "t"' in said if timed else "the order of the rows" in said
-    assert "histories are taken as sets" in said
+    assert "histories are read as sets" in said
     assert dataset.config.history is None or dataset.config.history.max_length == 50
     # Who names an encoder, or knows from before, is taken at their word.
-    assert prepare(load(config, overrides=('model.encoder="attention"',))).order.told
-    assert prepare(load(config), order=Order(told=True)).order == Order(told=True)
+    assert prepare(load(config, overrides=('model.encoder="attention"',))).order_test.informative
+    known = OrderTest(informative=True, timed=True)
+    assert prepare(load(config), order_test=known).order_test == known
 
 
-def test_what_needs_no_measuring(tmp_path: Path) -> None:
+def test_where_nothing_is_measured(tmp_path: Path) -> None:
     config = load(written(tmp_path, walked=True, timed=False, split="random"))
-    assert prepare(config).order == Order(told=False)
+    assert prepare(config).order_test == OrderTest(informative=False, timed=False)
     rows = pl.DataFrame({"user": [0, 0, 1], "item": [0, 1, 0], "time": [5, 5, 5], "split": ["train"] * 3})
-    assert order_of(rows, config) == Order(told=False)
+    assert run_order_test(rows, config) == OrderTest(informative=False, timed=False)
     timed = rows.with_columns(time=pl.Series([5, 6, 7]))
-    assert order_of(timed, config) == Order(told=True)
+    assert run_order_test(timed, config) == OrderTest(informative=True, timed=True)
 
 
-def test_a_refit_keeps_what_was_found(tmp_path: Path) -> None:
+def test_a_refit_does_not_repeat_the_test(tmp_path: Path) -> None:
     config = load(written(tmp_path, walked=False))
     out = tmp_path / "out"
     with pytest.raises(TwoTowerError, match="--refit needs a training"):
@@ -122,34 +122,7 @@ def test_a_refit_keeps_what_was_found(tmp_path: Path) -> None:
     first = fit(config, out)
     assert not first["statistics"]["ordered"]
     assert first["statistics"]["repeats"] == pytest.approx(1, abs=0.1)
-    assert first["recipe"]["train"]["start"] == "linear"
+    assert first["recipe"]["model"]["ease"]["weight"] == 1.0
     again = fit(config, out, refit=True)
     assert not again["statistics"]["ordered"]
-    assert again["recipe"]["train"]["start"] == "linear"
-
-
-@pytest.mark.parametrize("walked", [True, False])
-def test_where_it_is_unsure_validation_decides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], walked: bool
-) -> None:
-    monkeypatch.setattr("train.data.order_test.TELLS", 0.0)
-    monkeypatch.setattr("train.data.order_test.SURE", 1e9)
-    config, out = load(written(tmp_path, walked=walked), overrides=("train.patience=2",)), tmp_path / "out"
-    assert prepare(config).order.unsure
-    summary = fit(config, out)
-    told = capsys.readouterr().err
-    assert "are tried as sequences and as sets" in told
-    found = re.search(r"taken as (\w+): ndcg@10 ([\d.]+) as sequences, ([\d.]+) as sets", told)
-    assert found is not None
-    ordered = float(found[2]) >= float(found[3])
-    assert ordered or not walked
-    assert found[1] == ("sequences" if ordered else "sets")
-    assert summary["statistics"]["ordered"] == ordered
-    assert (summary["recipe"]["train"]["start"] == "linear") != ordered
-    assert summary["best"]["ndcg@10"] == pytest.approx(max(float(found[2]), float(found[3])), abs=1e-3)
-    # It is gone on with as what was kept, and a refit does not ask again.
-    assert fit(config, out, resume=True)["statistics"]["ordered"] == ordered
-    capsys.readouterr()
-    again = fit(config, out, refit=True)
-    assert [again["statistics"][name] for name in ("ordered", "repeats")] == [ordered, summary["statistics"]["repeats"]]
-    assert "are tried" not in capsys.readouterr().err
+    assert again["recipe"]["model"]["ease"]["weight"] == 1.0

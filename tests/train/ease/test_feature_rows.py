@@ -1,4 +1,4 @@
-"""What items have in common, as rows; and what features tell of vectors."""
+"""Item features as rows of a matrix, and vectors predicted from features."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from retrieval.features.schema import Feature
-from train.ease.feature_regression import explain
-from train.ease.feature_rows import likeness
+from train.ease.feature_regression import fit_features
+from train.ease.feature_rows import feature_rows
 from train.model.feature_embedding import Column, FeatureEmbedding
 
 NAN = float("nan")
@@ -18,19 +18,19 @@ def test_a_row_a_value() -> None:
     values = {"genre": np.array([2, 2, 3, 0, 1]), "tags": np.array([[2, 3], [3, 3], [0, 2], [2, 0], [2, 4]])}
     # Genre 3 is of one item only, as is tag 4; a missing (0) or unknown (1) genre says nothing.
     expected = [[1, 1, 0, 0, 0], [1, 0, 1, 1, 1], [1, 1, 0, 0, 0]]
-    assert_allclose(likeness(features, values, items=5).toarray(), expected)
+    assert_allclose(feature_rows(features, values, items=5).toarray(), expected)
 
 
 def test_what_is_the_same_of_all_says_nothing() -> None:
     features = [Feature(name="genre", kind="category"), Feature(name="year", kind="number")]
     values = {"genre": np.full(4, 2), "year": np.full(4, 1990.0)}
-    assert likeness(features, values, items=4).shape == (0, 4)
-    assert likeness([], {}, items=4).shape == (0, 4)
+    assert feature_rows(features, values, items=4).shape == (0, 4)
+    assert feature_rows([], {}, items=4).shape == (0, 4)
 
 
 def test_numbers_near_each_other_share_a_row() -> None:
     years = np.array([1950.0, 1951.0, NAN, 2000.0, 2001.0])
-    rows = likeness([Feature(name="year", kind="number")], {"year": np.repeat(years, 20)}, items=100).toarray()
+    rows = feature_rows([Feature(name="year", kind="number")], {"year": np.repeat(years, 20)}, items=100).toarray()
     assert (rows.sum(axis=0).reshape(5, 20) == np.array([1, 1, 0, 1, 1])[:, None]).all()
     assert not (rows[:, :40].any(axis=1) & rows[:, 60:].any(axis=1)).any()
 
@@ -38,7 +38,7 @@ def test_numbers_near_each_other_share_a_row() -> None:
 @pytest.mark.parametrize("missing", [False, True])
 def test_vectors_are_turned_to_where_they_differ(missing: bool) -> None:
     vectors = np.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 0], [NAN] * 3 if missing else [0, 2, 0]])
-    rows = likeness([Feature(name="text", kind="vector", size=3)], {"text": vectors}, items=4).toarray()
+    rows = feature_rows([Feature(name="text", kind="vector", size=3)], {"text": vectors}, items=4).toarray()
     # The first direction parts the two kinds; missing is nowhere.
     assert rows[0, 0] * rows[0, 1] < 0
     assert rows[0, 0] == pytest.approx(rows[0, 2])
@@ -64,15 +64,15 @@ def test_features_are_given_what_they_tell() -> None:
         "text": torch.from_numpy(random.standard_normal((100, 2)).astype(np.float32)),
     }
     says = torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 5], [0, 2, 5]])
-    explain(embedding, inputs, says[inputs["genre"]])
+    fit_features(embedding, inputs, says[inputs["genre"]])
     with torch.no_grad():
-        told = embedding(inputs, 100)
-        assert_allclose(told.numpy(), says[inputs["genre"]].numpy(), atol=0.1)
+        predicted = embedding(inputs, 100)
+        assert_allclose(predicted.numpy(), says[inputs["genre"]].numpy(), atol=0.1)
         unknown = embedding(inputs | {"id": torch.ones(100, dtype=torch.int64)}, 100)
-    assert torch.equal(told, unknown)
+    assert torch.equal(predicted, unknown)
 
 
-def test_without_features_all_are_told_the_mean() -> None:
+def test_without_features_all_are_predicted_the_mean() -> None:
     embedding = FeatureEmbedding([Column(name="id", kind="category", height=4)], 2, id_column="id").eval()
-    explain(embedding, {"id": torch.tensor([2, 3])}, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    fit_features(embedding, {"id": torch.tensor([2, 3])}, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert_allclose(embedding({"id": torch.tensor([2, 1])}, 2).detach().numpy(), [[0.5, 0.5]] * 2)
