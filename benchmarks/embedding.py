@@ -23,7 +23,7 @@ from export.precision import PRECISIONS, lighter
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.items import ITEMS
 from retrieval.features.schema import OUTPUT_NAME, Feature, TowerSchema
-from retrieval.features.vocabulary import FIRST, Vocabulary
+from retrieval.features.vocabulary import Vocabulary
 from retrieval.towers.tower import Tower
 from train.model.encoders import ENCODERS, EncoderShape
 from train.model.feature_embedding import Column
@@ -61,7 +61,7 @@ def user_tower(items: int) -> tuple[Any, Vocabulary]:
     torch.manual_seed(0)
     vocabulary = Vocabulary(f"item-{n}" for n in range(items))
     shape = EncoderShape(dim=DIM, layers=2, heads=1, dropout=0.0, max_length=LENGTH)
-    column = Column(name="history", kind="history", height=items + FIRST)
+    column = Column(feature=Feature(name="history", kind="history", max_length=LENGTH), fitted=vocabulary)
     tower = UserTower([column], dim=DIM, encoder=ENCODERS["attention"](shape)).eval()
     tower.freeze_items(torch.nn.functional.normalize(torch.randn(items, DIM), dim=-1))
     return tower, vocabulary

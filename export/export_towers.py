@@ -27,11 +27,10 @@ from retrieval.common.console import detail, note
 from retrieval.features.schema import SIDES, Schema, Side, TowerSchema
 from retrieval.towers.golden_cases import GOLDEN
 from train.config.load import Config
-from train.data.preprocess import Preprocess
+from train.features.preprocess import Preprocess
 
 FILES: Final[Mapping[Side, str]] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
 PAIR_DIGITS: Final = 12
-VOCABULARY_KINDS: Final = ("category", "categories", "history")
 MEASURED_USERS: Final = 1000
 
 
@@ -109,7 +108,7 @@ def export_towers(
 def _graph(trained: Trained, side: Side, sampler: Sampler) -> onnx.ModelProto:
     """One tower in full precision, found to do what torch does."""
     tower = trained.user_tower if side == "user" else trained.item_tower
-    model = tower_graph(tower, sampler.features, sampler.vocabularies)
+    model = tower_graph(tower, sampler.features, sampler.fitted)
     with tempfile.TemporaryDirectory(prefix="twotower-") as folder:
         path = Path(folder) / FILES[side]
         path.write_bytes(serialized(model))
@@ -142,12 +141,7 @@ def _loss(
 def sampler_of(preprocess: Preprocess, side: Side) -> Sampler:
     """What makes batches for a tower, out of what its features were fitted to."""
     features = preprocess.features(side)
-    scalers = {f.name: preprocess.scaler(side, f.name) for f in features if f.kind == "number"}
-    return Sampler(
-        features=features,
-        vocabularies={f.name: preprocess.vocabulary(side, f.name) for f in features if f.kind in VOCABULARY_KINDS},
-        numbers={name: (scaler.mean, scaler.std) for name, scaler in scalers.items()},
-    )
+    return Sampler(features=features, fitted={f.name: preprocess.fitted(side, f.name) for f in features})
 
 
 def dim_of(model: onnx.ModelProto) -> int:

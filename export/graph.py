@@ -12,10 +12,10 @@ import torch
 from onnx import TensorProto, compose, helper
 from torch import Tensor, nn
 
-from export.preprocess import raw_to_rows
+from export.onnx_nodes import Nodes
 from retrieval.common.errors import ExportError
 from retrieval.features.schema import OUTPUT_NAME, Feature
-from retrieval.features.vocabulary import Vocabulary
+from train.features.kinds import KINDS, Fitted
 
 OPSET: Final = 18
 ML_OPSET: Final = 3
@@ -38,13 +38,11 @@ class _Core(nn.Module):
         return vectors
 
 
-def tower_graph(
-    tower: nn.Module, features: Sequence[Feature], vocabularies: Mapping[str, Vocabulary]
-) -> onnx.ModelProto:
+def tower_graph(tower: nn.Module, features: Sequence[Feature], fitted: Mapping[str, Fitted]) -> onnx.ModelProto:
     """Export a tower. The same weights give the same bytes.
 
     tower: takes name -> Tensor as `Preprocess.encode` gives them; not modified.
-    vocabularies: of the text features, by name.
+    fitted: what each feature was fitted to, by name.
     Raises ExportError on a name that the graph cannot carry, or if torch cannot export the tower.
     """
     _check_names(features)
@@ -54,7 +52,8 @@ def tower_graph(
     initializers = []
     taken: dict[str, str] = {}
     for position, (feature, value) in enumerate(zip(features, core.graph.input, strict=True)):
-        before, name = raw_to_rows(feature, vocabularies.get(feature.name), position=position)
+        before = Nodes(f"raw/{position}")
+        name = KINDS[feature.kind].graph(before, feature, fitted.get(feature.name))
         nodes += before.nodes
         initializers += before.initializers
         taken[value.name] = name

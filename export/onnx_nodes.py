@@ -45,21 +45,20 @@ class Nodes:
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
+    def look_up(self, text: str, keys: Sequence[str], rows: Sequence[int], *, default: int) -> str:
+        """Add a look-up of strings, element by element. Returns the int64 rows, of the shape of `text`."""
+        return self.add(
+            "LabelEncoder",
+            text,
+            domain="ai.onnx.ml",
+            keys_strings=list(keys),
+            values_int64s=list(rows),
+            default_int64=default,
+        )
+
     def _name(self) -> str:
         self._count += 1
         return f"{self.prefix}/{self._count}"
-
-
-def label_encoder(values: Nodes, text: str, keys: Sequence[str], rows: Sequence[int], *, default: int) -> str:
-    """Add a look-up of strings, element by element. Returns the int64 rows, of the shape of `text`."""
-    return values.add(
-        "LabelEncoder",
-        text,
-        domain="ai.onnx.ml",
-        keys_strings=list(keys),
-        values_int64s=list(rows),
-        default_int64=default,
-    )
 
 
 def serialized(model: onnx.ModelProto) -> bytes:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from export.onnx_nodes import Nodes, label_encoder
+from export.onnx_nodes import Nodes
 from export.precision import Precision, int8_rows
 from retrieval.common.errors import ExportError
 from retrieval.features.schema import OUTPUT_NAME, Feature
@@ -70,7 +70,7 @@ def _seen(nodes: Nodes, features: Sequence[Feature], ids: Sequence[str]) -> str:
     """Columns of the catalogue to leave out: int64 (N + 1, S + 1), len(ids) where a text is no item."""
     texts = [EXCLUDE, *(feature.name for feature in features if feature.kind == "history")]
     text = nodes.add("Concat", *texts, axis=1) if len(texts) > 1 else EXCLUDE
-    columns = label_encoder(nodes, text, ids, range(len(ids)), default=len(ids))
+    columns = nodes.look_up(text, ids, range(len(ids)), default=len(ids))
     # One more row, so that there is always one (TopK kills some runtimes without), one more column likewise.
     return nodes.add("Pad", columns, nodes.constant([0, 0, 1, 1]), nodes.constant(len(ids)))
 

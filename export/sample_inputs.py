@@ -10,6 +10,7 @@ import numpy.typing as npt
 from retrieval.features.records import Batch
 from retrieval.features.schema import Feature
 from retrieval.features.vocabulary import Vocabulary
+from train.features.kinds import Fitted, Scaler
 
 Padding = Literal["left", "right", "scattered"]
 
@@ -25,12 +26,11 @@ DEFAULT_WIDTH: Final = 8  # where no list of the tower has a max_length
 class Sampler:
     """Makes batches for one tower.
 
-    vocabularies: of the text features, by name; numbers: (mean, standard deviation) of the number features.
+    fitted: What each feature was fitted to, by name: samples are drawn from a vocabulary or around a mean.
     """
 
     features: Sequence[Feature]
-    vocabularies: Mapping[str, Vocabulary]
-    numbers: Mapping[str, tuple[float, float]]
+    fitted: Mapping[str, Fitted]
 
     @property
     def max_length(self) -> int:
@@ -53,7 +53,7 @@ class Sampler:
     def missing(self, rows: int, width: int) -> Batch:
         """Everything missing."""
         return {
-            f.name: np.full((rows, *_sizes(f, width)), "" if f.is_text else np.nan, object if f.is_text else np.float32)
+            f.name: np.full((rows, *_sizes(f, width)), "" if f.is_text else np.nan, object if f.is_text else f.dtype)
             for f in self.features
         }
 
@@ -68,7 +68,8 @@ class Sampler:
         return self._floats(feature, (rows, *feature.shape[1:]), random)
 
     def _texts(self, feature: Feature, count: int, random: np.random.Generator) -> npt.NDArray[np.object_]:
-        ids = self.vocabularies[feature.name].ids if feature.name in self.vocabularies else ()
+        fitted = self.fitted.get(feature.name)
+        ids = fitted.ids if isinstance(fitted, Vocabulary) else ()
         kind = random.random(count)
         known = random.integers(0, max(len(ids), 1), count)
         strange = random.integers(0, len(STRANGE_TEXT), count)
@@ -84,10 +85,11 @@ class Sampler:
 
     def _floats(
         self, feature: Feature, shape: tuple[int | str, ...], random: np.random.Generator
-    ) -> npt.NDArray[np.float32]:
-        mean, std = self.numbers.get(feature.name, (0.0, 1.0))
-        values = random.normal(mean, std, shape).astype(np.float32)  # type: ignore[arg-type]
-        strange = random.choice(np.asarray(STRANGE_NUMBERS, dtype=np.float32), values.shape)
+    ) -> npt.NDArray[np.floating]:
+        fitted = self.fitted.get(feature.name)
+        mean, std = (fitted.mean, fitted.std) if isinstance(fitted, Scaler) else (0.0, 1.0)
+        values = random.normal(mean, std, shape).astype(feature.dtype)  # type: ignore[arg-type]
+        strange = random.choice(np.asarray(STRANGE_NUMBERS, dtype=feature.dtype), values.shape)
         return np.where(random.random(values.shape) < STRANGE_SHARE, strange, values)
 
 

@@ -11,7 +11,7 @@ from retrieval.bundle.writer import Draft
 from retrieval.catalog import record_store
 from retrieval.catalog.items import json_lines
 from retrieval.common.errors import DataError
-from retrieval.features.records import texts
+from retrieval.features.kinds import texts
 from retrieval.features.schema import Schema
 
 if TYPE_CHECKING:

@@ -2,21 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from retrieval.common.errors import BundleError
+from retrieval.features.kinds import KINDS, OPTIONS, Dtype, FeatureKind
 
-Kind = Literal["number", "category", "categories", "history", "vector", "hash"]
 Side = Literal["user", "item"]
 
 FORMAT_VERSION: Final = 1
 OUTPUT_NAME: Final = "embedding"
 
-KINDS: Final = get_args(Kind)
-SIDES: Final = get_args(Side)
-LIST_KINDS: Final = ("categories", "history")
-TEXT_KINDS: Final = ("category", "categories", "history", "hash")
-OPTIONS: Final = ("max_length", "size", "separator", "buckets")  # of a feature, beside name and kind
+SIDES: Final[tuple[Side, ...]] = ("user", "item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +20,7 @@ class Feature:
     """One named input of a tower.
 
     name: the column of the table, the key of a record and the input of the ONNX graph.
-    kind: number float32 (N,); category and hash string (N,); categories and history string (N, L);
-        vector float32 (N, size).
+    kind: a name of `KINDS`, which says dtype and shape of the input.
     max_length: history only: the newest items that count.
     size: vector only.
     separator: categories only: splits a text column; a column of lists needs none.
@@ -33,38 +28,38 @@ class Feature:
     """
 
     name: str
-    kind: Kind
+    kind: str
     max_length: int | None = None
     size: int | None = None
     separator: str | None = None
     buckets: int | None = None
 
     @property
+    def type(self) -> FeatureKind:
+        """What the feature's kind means."""
+        return KINDS[self.kind]
+
+    @property
     def options(self) -> dict[str, int | str]:
-        """Those of `OPTIONS` that are set."""
+        """The options that are set, by name."""
         return {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
 
     @property
     def is_text(self) -> bool:
-        return self.kind in TEXT_KINDS
+        return self.type.dtype == "string"
 
     @property
     def is_list(self) -> bool:
-        return self.kind in LIST_KINDS
+        return self.type.is_list
 
     @property
-    def dtype(self) -> Literal["float32", "string"]:
-        return "string" if self.is_text else "float32"
+    def dtype(self) -> Dtype:
+        return self.type.dtype
 
     @property
     def shape(self) -> tuple[str | int, ...]:
         """Symbolic shape: N rows, L entries of a list."""
-        if self.is_list:
-            return ("N", "L")
-        if self.kind == "vector":
-            assert self.size is not None
-            return ("N", self.size)
-        return ("N",)
+        return self.type.shape(self)
 
     def to_json(self) -> dict[str, Any]:
         """The entry in `schema.json`. `missing` is null where the sentinel is NaN, which JSON cannot write."""

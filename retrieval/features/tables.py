@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.common.errors import DataError
-from retrieval.features.records import text_of
+from retrieval.features.kinds import text_of
 
 BLOCK_BYTES: Final = 4 << 20  # text read at a time; a row larger than this does not parse
 HEADER_BYTES: Final = 1 << 16

@@ -26,7 +26,7 @@ from retrieval.catalog.users import (
 )
 from retrieval.common.console import note, progress
 from retrieval.common.errors import BundleError, DataError, nearest
-from retrieval.features.records import SEPARATOR, texts
+from retrieval.features.kinds import SEPARATOR, texts
 from retrieval.features.schema import Schema, TowerSchema
 from retrieval.features.tables import blocks
 from retrieval.features.vocabulary import check_id

@@ -15,7 +15,7 @@ from retrieval.catalog.items import ITEMS
 from retrieval.catalog.users import USERS
 from retrieval.common.console import progress
 from retrieval.common.errors import DataError, QueryError
-from retrieval.features.records import texts
+from retrieval.features.kinds import texts
 from retrieval.features.schema import Side
 from retrieval.features.tables import blocks
 from retrieval.towers.tower import Tower, open_tower

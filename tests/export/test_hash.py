@@ -8,18 +8,20 @@ from onnx import TensorProto, helper
 from sklearn.utils import murmurhash3_32
 
 from export.graph import IR_VERSION, ML_OPSET, OPSET
+from export.onnx_nodes import Nodes
 from export.parity import session_of
-from export.preprocess import raw_to_rows
 from retrieval.features.schema import Feature
 from tests.support.pairs import murmur3
-from train.data.preprocess import hash_rows
+from train.features.kinds import KINDS
 
 BUCKETS = 1000
+CITY = Feature(name="city", kind="hash", buckets=BUCKETS)
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 
 
 def graph() -> onnx.ModelProto:
-    nodes, rows = raw_to_rows(Feature(name="city", kind="hash", buckets=BUCKETS), None, position=0)
+    nodes = Nodes("raw/0")
+    rows = KINDS["hash"].graph(nodes, CITY, None)
     inputs = [helper.make_tensor_value_info("city", TensorProto.STRING, ["N"])]
     outputs = [helper.make_tensor_value_info(rows, TensorProto.INT64, ["N"])]
     opsets = [helper.make_opsetid(*pair) for pair in (("", OPSET), ("ai.onnx.ml", ML_OPSET), ("com.microsoft", 1))]
@@ -37,7 +39,7 @@ def test_three_ways_are_one(texts: list[str]) -> None:
     column[:] = texts
     found = SESSION.run(None, {"city": column})[0].tolist()
     assert found == [2 + murmur3(text) % BUCKETS if text else 0 for text in texts]
-    assert found == hash_rows(texts, BUCKETS).tolist()
+    assert found == KINDS["hash"].encode(CITY, None, column).tolist()
     assert [murmur3(text) for text in texts] == [murmurhash3_32(text, seed=0, positive=True) for text in texts]
 
 

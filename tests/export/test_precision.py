@@ -26,7 +26,7 @@ FARTHEST = {"fp16": 2e-3, "int8": 3e-2}
 @pytest.fixture(scope="module")
 def graphs(pair: Pair) -> dict[Side, onnx.ModelProto]:
     samplers = {side: sampler(side) for side in SIDES}
-    return {side: tower_graph(pair.tower(side), s.features, s.vocabularies) for side, s in samplers.items()}
+    return {side: tower_graph(pair.tower(side), s.features, s.fitted) for side, s in samplers.items()}
 
 
 @pytest.mark.parametrize("side", SIDES)

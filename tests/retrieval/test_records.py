@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from retrieval.catalog.items import json_lines
 from retrieval.common.errors import QueryError
-from retrieval.features.records import batch_of, batch_of_table, text_of, texts
+from retrieval.features.kinds import text_of, texts
+from retrieval.features.records import batch_of, batch_of_table
 from retrieval.features.schema import Feature
 
 AGE = Feature(name="age", kind="number")

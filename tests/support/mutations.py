@@ -29,17 +29,20 @@ class Mutation:
 
 MUTATIONS: Final = (
     Mutation("none: the suite is green", "export/graph.py", "OPSET: Final = 18", "OPSET: Final = 18", (GRAPH, PAIR)),
-    Mutation("shuffle the vocabulary", "export/preprocess.py", "*vocabulary.ids]", "*reversed(vocabulary.ids)]"),
+    Mutation("shuffle the vocabulary", "train/features/kinds.py", "*fitted.ids]", "*reversed(fitted.ids)]"),
     Mutation("drop the padding mask", "train/model/encoders.py", "padding=~present", "padding=(~present) & False"),
     Mutation("export at one list length", "export/graph.py", "axes[1] = torch", "fixed = torch"),
     Mutation("export at batch 1", "export/graph.py", "EXAMPLE_ROWS: Final = 3", "EXAMPLE_ROWS: Final = 1"),
     Mutation("drop the clamp", "train/model/feature_embedding.py", "z.clamp(-CLAMP_Z, CLAMP_Z)", "z"),
     Mutation(
-        "oldest first", "export/preprocess.py", "nodes.constant(-1), age)", 'nodes.constant(-1), nodes.add("Neg", age))'
+        "oldest first",
+        "train/features/kinds.py",
+        "nodes.constant(-1), age)",
+        'nodes.constant(-1), nodes.add("Neg", age))',
     ),
-    Mutation("unknown is missing", "export/preprocess.py", "default=UNKNOWN", "default=MISSING"),
+    Mutation("unknown is missing", "train/features/kinds.py", "default=UNKNOWN", "default=MISSING"),
     Mutation(
-        "do not cut the history", "export/preprocess.py", "nodes.constant([max_length])", "nodes.constant([10**6])"
+        "do not cut the history", "train/features/kinds.py", "nodes.constant([max_length])", "nodes.constant([10**6])"
     ),
     Mutation(
         "no unit length",

@@ -16,8 +16,9 @@ from retrieval.features.schema import SIDES, Feature, Side
 from retrieval.features.vocabulary import FIRST, Vocabulary
 from train.config.load import Config
 from train.config.options import Data, Model, Split, Train
-from train.data.preprocess import Preprocess, Range, Scaler
 from train.ease.ease_towers import EaseUserTower
+from train.features.kinds import Fitted, Scaler
+from train.features.preprocess import Preprocess, Range
 from train.model.encoders import ENCODERS, EncoderShape
 from train.model.feature_embedding import Column
 from train.model.towers import ItemTower, UserTower
@@ -62,17 +63,17 @@ class Pair:
         return self.user_tower if side == "user" else self.item_tower
 
 
+FITTED: dict[Side, dict[str, Fitted]] = {
+    side: {
+        **VOCABULARIES[side],
+        **{name: Scaler(mean=mean, std=std) for name, (mean, std) in NUMBERS[side].items()},
+    }
+    for side in SIDES
+}
+
+
 def columns(side: Side) -> list[Column]:
-    out = []
-    for feature in FEATURES[side]:
-        mean, std = NUMBERS[side].get(feature.name, (0.0, 1.0))
-        height = len(VOCABULARIES[side][feature.name]) if feature.name in VOCABULARIES[side] else 0
-        if feature.buckets is not None:
-            height = feature.buckets + FIRST
-        out.append(
-            Column(name=feature.name, kind=feature.kind, height=height, size=feature.size or 0, mean=mean, std=std)
-        )
-    return out
+    return [Column(feature=feature, fitted=FITTED[side].get(feature.name)) for feature in FEATURES[side]]
 
 
 def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, objective: str = "softmax") -> Pair:
@@ -96,10 +97,7 @@ def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, obj
             user.item_vectors[FIRST:] = vectors
         else:
             user.freeze_items(vectors)
-    scalers = {side: {name: Scaler(mean=m, std=s) for name, (m, s) in NUMBERS[side].items()} for side in SIDES}
-    preprocess = Preprocess(
-        features=FEATURES, numbers=scalers, vocabularies=VOCABULARIES, values=Range(low=1.0, high=5.0)
-    )
+    preprocess = Preprocess(features=FEATURES, fitted=FITTED, values=Range(low=1.0, high=5.0))
     config = Config(
         data=Data(),
         user_features=USER,
@@ -113,7 +111,7 @@ def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, obj
 
 
 def sampler(side: Side) -> Sampler:
-    return Sampler(features=FEATURES[side], vocabularies=VOCABULARIES[side], numbers=NUMBERS[side])
+    return Sampler(features=FEATURES[side], fitted=FITTED[side])
 
 
 def encode(side: Side, batch: Batch) -> Batch:

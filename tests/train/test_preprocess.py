@@ -16,7 +16,8 @@ from retrieval.features.records import batch_of
 from retrieval.features.schema import Feature
 from train.config.load import load
 from train.data.dataset import prepare
-from train.data.preprocess import Preprocess, compact_history, hash_rows
+from train.features.kinds import KINDS, Scaler, compact_history
+from train.features.preprocess import Preprocess
 
 CONFIG = """
 [data]
@@ -86,10 +87,10 @@ def test_empty_batches_encode(fitted: tuple[Preprocess, pl.DataFrame]) -> None:
 def test_scalers_are_fitted_on_what_trains(fitted: tuple[Preprocess, pl.DataFrame]) -> None:
     preprocess, _ = fitted
     reference = StandardScaler().fit(np.array([[1990.0], [2010.0]]))
-    scaler = preprocess.scaler("item", "year")
-    assert (scaler.mean, scaler.std) == (reference.mean_[0], reference.scale_[0]) == (2000.0, 10.0)
-    assert preprocess.scaler("item", "flat").std == 1.0
-    assert (preprocess.scaler("item", "void").mean, preprocess.scaler("item", "void").std) == (0.0, 1.0)
+    assert (reference.mean_[0], reference.scale_[0]) == (2000.0, 10.0)
+    assert preprocess.fitted("item", "year") == Scaler(mean=2000.0, std=10.0)
+    assert preprocess.fitted("item", "flat") == Scaler(mean=3.0, std=1.0)
+    assert preprocess.fitted("item", "void") == Scaler(mean=0.0, std=1.0)
     assert preprocess.values is None
 
 
@@ -138,6 +139,6 @@ def test_a_history_is_the_same_whatever_its_padding(planted: Path) -> None:
 
 def test_hashes_are_murmur3_of_utf8() -> None:
     # Published vectors of MurmurHash3_x86_32 with seed 0: "test" 0xba6bd213, "Hello, world!" 0xc0363e43.
-    rows = hash_rows(["test", "Hello, world!", ""], 2**31)
+    word = Feature(name="w", kind="hash", buckets=2**31)
+    rows = KINDS["hash"].encode(word, None, np.array(["test", "Hello, world!", ""], object))
     assert rows.tolist() == [2 + 0xBA6BD213 % 2**31, 2 + 0xC0363E43 % 2**31, 0]
-    assert isinstance(Feature(name="w", kind="hash", buckets=3).buckets, int)

@@ -12,7 +12,7 @@ from retrieval.metrics.rating import bias_errors, errors, stars
 from train.config.load import load as load_config
 from train.data.datamodule import scaled
 from train.data.dataset import prepare
-from train.data.preprocess import Range
+from train.features.preprocess import Range
 from train.loop.checkpoint import load
 from train.loop.fit import fit
 

@@ -5,11 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.support.columns import column
 from tests.train.test_towers import DIM, ITEM_COLUMNS, USER_COLUMNS, items, rows, users
 from train.config import options
+from train.features.kinds import unit
 from train.model import build, notebook_encoders
 from train.model.encoders import EncoderShape
-from train.model.feature_embedding import Column, unit
 from train.model.towers import ItemTower, UserTower, in_blocks
 
 OPTIONS: dict[str, options.Encoder] = {
@@ -101,7 +102,7 @@ def test_items(encoder: str) -> None:
 def test_the_sum_of_the_tokens_is_one_linear_map_of_the_features() -> None:
     """Of standardised numbers side by side, as the notebook's first layer has it."""
     torch.manual_seed(0)
-    columns = [Column(name=name, kind="number", mean=mean, std=2.0) for name, mean in (("a", 1.0), ("b", -3.0))]
+    columns = [column(name=name, kind="number", mean=mean, std=2.0) for name, mean in (("a", 1.0), ("b", -3.0))]
     tokens = notebook_encoders.Tokens(columns, 5).eval()
     values = torch.tensor([[1.0, 2.0], [5.0, -1.0]])
     assert tokens.numbers is not None

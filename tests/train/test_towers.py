@@ -5,23 +5,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.model import feature_embedding
+from tests.support.columns import column
+from train.features.kinds import unit
 from train.model.encoders import ENCODERS, EncoderShape
-from train.model.feature_embedding import CategoriesEmbedding, Column, FeatureEmbedding, trained_unit, unit
+from train.model.feature_embedding import FeatureEmbedding
 from train.model.towers import ItemTower, UserTower, in_blocks
 
 DIM = 16
 USER_COLUMNS = (
-    Column(name="age", kind="number", mean=30.0, std=5.0),
-    Column(name="job", kind="category", height=5),
-    Column(name="past", kind="history", height=12),
+    column(name="age", kind="number", mean=30.0, std=5.0),
+    column(name="job", kind="category", height=5),
+    column(name="past", kind="history", height=12),
 )
 ITEM_COLUMNS = (
-    Column(name="id", kind="category", height=12),
-    Column(name="year", kind="number", mean=1990.0, std=0.0),
-    Column(name="tags", kind="categories", height=6),
-    Column(name="text.embedding", kind="vector", size=4),
-    Column(name="code", kind="hash", height=9),
+    column(name="id", kind="category", height=12),
+    column(name="year", kind="number", mean=1990.0, std=0.0),
+    column(name="tags", kind="categories", height=6),
+    column(name="text.embedding", kind="vector", size=4),
+    column(name="code", kind="hash", height=9),
 )
 
 
@@ -185,38 +186,11 @@ def test_a_vector_without_direction_becomes_the_first_axis() -> None:
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(3))
 
 
-def test_unit_in_training_is_unit_with_its_gradient() -> None:
-    torch.manual_seed(0)
-    vectors = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(5, 4, dtype=torch.float64)
-    torch.testing.assert_close(trained_unit(vectors), unit(vectors))
-    (wanted,) = torch.autograd.grad((unit(vectors) * weight).sum(), vectors)
-    torch.testing.assert_close(torch.autograd.grad((trained_unit(vectors) * weight).sum(), vectors)[0], wanted)
-    nothing = torch.zeros(1, 3)
-    torch.testing.assert_close(trained_unit(nothing), unit(nothing))
-
-
-def test_lists_in_training_are_those_that_are_answered_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    embedding = CategoriesEmbedding(Column(name="tags", kind="categories", height=6), DIM).double()
-    tags = torch.tensor([[2, 0, 3, 0], [0, 0, 0, 0], [1, 1, 1, 5], [4, 2, 3, 4]])
-    weight = torch.randn(4, DIM, dtype=torch.float64)
-    expected = embedding.eval()(tags)
-    (wanted,) = torch.autograd.grad((expected * weight).sum(), embedding.weight)
-    for limit in (6, 5):  # the product with the whole vocabulary, and gathering from it
-        monkeypatch.setattr(feature_embedding, "SMALL_VOCABULARY", limit)
-        found = embedding.train()(tags)
-        torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(torch.autograd.grad((found * weight).sum(), embedding.weight)[0], wanted)
-    assert embedding(tags[:0]).shape == (0, DIM)
-    assert embedding(tags[:, :0]).shape == (4, DIM)
-
-
 def test_an_item_is_its_id_plus_the_mean_of_its_features() -> None:
     columns = (
-        Column(name="id", kind="category", height=4),
-        Column(name="a", kind="category", height=3),
-        Column(name="b", kind="categories", height=5),
+        column(name="id", kind="category", height=4),
+        column(name="a", kind="category", height=3),
+        column(name="b", kind="categories", height=5),
     )
     embedding = FeatureEmbedding(columns, 2, id_column="id").eval()
     with torch.no_grad():

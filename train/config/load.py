@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from retrieval.bundle import layout
 from retrieval.common.errors import ConfigError, nearest
-from retrieval.features.schema import KINDS, SIDES, Feature, Side
+from retrieval.features.kinds import KINDS, OPTIONS
+from retrieval.features.schema import SIDES, Feature, Side
 from train.config.deprecated import modernise
 from train.config.options import (
     ENCODERS,
@@ -261,15 +262,6 @@ def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)[:80]
 
 
-# Options of a feature beside `kind`: name -> (the kinds it belongs to, the lowest number or None for text).
-FEATURE_OPTIONS: Final[Mapping[str, tuple[tuple[str, ...], int | None]]] = {
-    "max_length": (("history",), 1),
-    "size": (("vector",), 1),
-    "separator": (("categories",), None),
-    "buckets": (("hash",), 2),
-}
-
-
 def _features(side: Side, raw: Mapping[str, Any], data: Data, where: _Where) -> tuple[Feature, ...]:
     for word in raw:
         if word != "features":
@@ -300,25 +292,26 @@ def _feature(side: Side, name: str, raw: Any, where: _Where) -> Feature:
     kind = entry["kind"]
     if kind not in KINDS:
         raise ConfigError(
-            f"{at} has kind {_shown(kind)}, expected one of {', '.join(KINDS)}{_did_you_mean(kind, KINDS)}"
+            f"{at} has kind {_shown(kind)}, expected one of {', '.join(KINDS)}{_did_you_mean(kind, list(KINDS))}"
         )
-    if kind == "history" and side == "item":
-        raise ConfigError(f"{at}: an item has no history; move it to [user.features]")
+    if side == "item" and not KINDS[kind].item:
+        raise ConfigError(f"{at}: an item has no {kind}; move it to [user.features]")
     options: dict[str, Any] = {}
     for word, value in entry.items():
         if word == "kind":
             continue
-        if word not in FEATURE_OPTIONS:
-            raise ConfigError(f"{at}.{word} is not an option of a feature{nearest(word, FEATURE_OPTIONS)}")
-        owners, low = FEATURE_OPTIONS[word]
+        owners = [name for name, other in KINDS.items() if word in other.options]
+        if not owners:
+            raise ConfigError(f"{at}.{word} is not an option of a feature{nearest(word, OPTIONS)}")
         if kind not in owners:
             raise ConfigError(f"{at}.{word} belongs to kind {' or '.join(owners)}, this feature has kind {kind}")
+        low = KINDS[kind].options[word].low
         rules = {"choices": None, "low": low, "high": None, "above": None, "below": None}
         options[word] = _value(value, str if low is None else int, rules, f"{at}.{word}")
-    if kind == "vector" and "size" not in options:
-        raise ConfigError(f'{at}: a vector needs its size, for example {{ kind = "vector", size = 384 }}')
-    if kind == "hash" and "buckets" not in options:
-        raise ConfigError(f'{at}: a hash needs its buckets, for example {{ kind = "hash", buckets = 100000 }}')
+    for word, option in KINDS[kind].options.items():
+        if option.example is not None and word not in options:
+            example = f'{{ kind = "{kind}", {word} = {option.example} }}'
+            raise ConfigError(f"{at}: a {kind} needs its {word}, for example {example}")
     return Feature(name=name, kind=kind, **options)
 
 

@@ -18,8 +18,8 @@ from retrieval.features.vocabulary import FIRST
 from train.config.load import Config
 from train.data.batches import Batch, Histories, batches
 from train.data.dataset import Dataset
-from train.data.preprocess import Range
 from train.data.transition_sampler import Teacher
+from train.features.preprocess import Range
 from train.model.build import given, tensors
 
 Rows = npt.NDArray[np.int64]

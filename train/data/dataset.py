@@ -15,11 +15,11 @@ from retrieval.common.console import note
 from retrieval.common.errors import DataError
 from train.config.load import Config
 from train.data import entities, splits
-from train.data import preprocess as preprocessing
 from train.data.impressions import beside_choices
 from train.data.order_test import OrderTest, run_order_test
-from train.data.preprocess import Preprocess
 from train.data.tables import read, write
+from train.features import preprocess as preprocessing
+from train.features.preprocess import Preprocess
 
 PREPROCESS_NAME: Final = "preprocess.json"
 

@@ -13,12 +13,13 @@ from retrieval.common.csr import CSR
 from retrieval.features.vocabulary import FIRST
 from train.config.load import ResolvedConfig
 from train.data.datamodule import DataModule
-from train.data.preprocess import Preprocess
 from train.ease.ease import EaseFactors, fit_ease, interaction_matrix, user_vectors
 from train.ease.feature_regression import fit_features
 from train.ease.feature_rows import feature_rows
+from train.features.kinds import unit
+from train.features.preprocess import Preprocess
 from train.model.build import columns
-from train.model.feature_embedding import Column, FeatureEmbedding, Inputs, unit
+from train.model.feature_embedding import Column, FeatureEmbedding, Inputs
 from train.model.towers import ItemTower, rows_of
 from train.model.two_tower import features_of
 

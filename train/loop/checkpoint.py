@@ -12,8 +12,8 @@ from retrieval.bundle.layout import CONFIG, SUMMARY, TRAINING
 from retrieval.common.errors import TrainError
 from train.config.load import ResolvedConfig
 from train.data.dataset import PREPROCESS_NAME
-from train.data.preprocess import Preprocess
 from train.ease.ease_towers import ConcatTowers, EaseTowers
+from train.features.preprocess import Preprocess
 from train.model.build import frequency, pair
 from train.model.two_tower import TwoTower
 

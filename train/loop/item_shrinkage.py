@@ -10,7 +10,8 @@ from torch import Tensor
 
 from retrieval.features.vocabulary import FIRST, UNKNOWN
 from train.ease.feature_regression import fit_features
-from train.model.feature_embedding import Inputs, unit
+from train.features.kinds import unit
+from train.model.feature_embedding import Inputs
 from train.model.towers import ItemTower
 from train.model.two_tower import features_of
 

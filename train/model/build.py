@@ -9,11 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from retrieval.features.schema import Feature, Side
-from retrieval.features.vocabulary import FIRST
+from retrieval.features.schema import Side
 from train.config import options as keys
 from train.config.load import Config
-from train.data.preprocess import Batch, Preprocess
+from train.features.preprocess import Batch, Preprocess
 from train.model.encoders import ENCODERS, Encoder, EncoderShape
 from train.model.feature_embedding import Column
 from train.model.notebook_encoders import CrossAttention, RollingAttention, SeedAttention, SeedMlp
@@ -31,20 +30,9 @@ def given(value: T | None) -> T:
 
 def columns(preprocess: Preprocess, side: Side) -> tuple[Column, ...]:
     """What a tower must know of its inputs, in the order of the features."""
-    return tuple(_column(preprocess, side, feature) for feature in preprocess.features(side))
-
-
-def _column(preprocess: Preprocess, side: Side, feature: Feature) -> Column:
-    if feature.kind == "number":
-        scaler = preprocess.scaler(side, feature.name)
-        return Column(name=feature.name, kind="number", mean=scaler.mean, std=scaler.std)
-    if feature.kind == "vector":
-        assert feature.size is not None
-        return Column(name=feature.name, kind="vector", size=feature.size)
-    if feature.kind == "hash":
-        assert feature.buckets is not None
-        return Column(name=feature.name, kind="hash", height=feature.buckets + FIRST)
-    return Column(name=feature.name, kind=feature.kind, height=len(preprocess.vocabulary(side, feature.name)))
+    return tuple(
+        Column(feature=feature, fitted=preprocess.fitted(side, feature.name)) for feature in preprocess.features(side)
+    )
 
 
 def encoder(options: keys.Encoder, shape: EncoderShape) -> Encoder:

@@ -4,212 +4,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from einops import rearrange
-from scipy import sparse
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from retrieval.features.schema import Kind
+from retrieval.features.schema import Feature
 from retrieval.features.vocabulary import UNKNOWN
+from train.features.kinds import KINDS, Category, Fitted, drop
 
 Inputs = Mapping[str, Tensor]
-
-CLAMP_Z = 10.0  # standard deviations: one absurd number must not drown every other feature
-NO_DIRECTION = 1e-12  # length below which a vector has none
-SMALL_VOCABULARY = 256  # rows up to which a product with all of them costs less than gathering some
-CLAMP_VECTOR = 1e15  # its square summed over a vector still fits float32
-REGRESSION_UNITS = 16  # hidden units of a number that a regression in closed form uses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What a tower must know of an input to build its part of the network.
+    """An input of a tower: a feature and what it was fitted to."""
 
-    height: category, categories, hash, history: rows of the vocabulary, the two reserved ones included.
-    size: vector only. mean, std: number only, fitted on training rows.
-    """
+    feature: Feature
+    fitted: Fitted = None
 
-    name: str
-    kind: Kind
-    height: int = 0
-    size: int = 0
-    mean: float = 0.0
-    std: float = 1.0
+    @property
+    def name(self) -> str:
+        return self.feature.name
 
+    @property
+    def kind(self) -> str:
+        return self.feature.kind
 
-class NumberEmbedding(nn.Module):
-    """A number, standardised where it is finite, and whether it was missing, through a small network."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, column: Column, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(column.mean, dtype=torch.float32))
-        # A constant feature has no spread to divide by.
-        self.register_buffer("std", torch.tensor(column.std if column.std > 1e-12 else 1.0, dtype=torch.float32))
-        self.hidden = nn.Linear(2, dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """values: (n,) float32, any. Returns (n, dim)."""
-        out: Tensor = self.out(self.bent(values))
-        return out
-
-    def bent(self, values: Tensor) -> Tensor:
-        """What the last weights are multiplied by: (n,) -> (n, dim)."""
-        return nn.functional.relu(self.hidden(standardised(values, self.mean, self.std)))
-
-    def design_matrix(self, values: Tensor) -> sparse.csr_array:
-        """The inputs of the output layer that a regression sets: (n, hidden units)."""
-        return sparse.csr_array(self.bent(values)[:, :REGRESSION_UNITS].numpy())
-
-    def set_output(self, coefficients: Tensor) -> None:
-        """coefficients: (columns of the design matrix, dim)."""
-        _set_linear(self.out, coefficients)
-
-
-def standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Standard deviations from the mean, 0 where a number is not finite, and whether it was not: (n,) -> (n, 2)."""
-    missing = values.isnan() | values.isinf()
-    z = (torch.where(missing, mean, values) - mean) / std
-    return torch.stack([z.clamp(-CLAMP_Z, CLAMP_Z), missing.to(z.dtype)], dim=-1)
-
-
-def finite(vectors: Tensor) -> Tensor:
-    """0 where a number is not finite, and none so large that its square is not."""
-    return torch.where(vectors.isnan() | vectors.isinf(), 0.0, vectors).clamp(-CLAMP_VECTOR, CLAMP_VECTOR)
-
-
-class CategoryEmbedding(nn.Embedding):
-    """A learned vector a row of the vocabulary; the rows of missing and unknown are learned like any other."""
-
-    def __init__(self, column: Column, dim: int) -> None:
-        super().__init__(column.height, dim)
-        nn.init.normal_(self.weight, std=dim**-0.5)
-
-    def design_matrix(self, rows: Tensor) -> sparse.csr_array:
-        """One-hot rows: (n, height)."""
-        shape = (len(rows), self.num_embeddings)
-        return sparse.csr_array((np.ones(len(rows), np.float32), (np.arange(len(rows)), rows.numpy())), shape=shape)
-
-    def set_output(self, coefficients: Tensor) -> None:
-        """coefficients: (height, dim)."""
-        self.weight.copy_(coefficients)
-
-
-class CategoriesEmbedding(CategoryEmbedding):
-    """The mean over the entries of a list that are not padding; an empty list is the row of missing."""
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """rows: (n, length) int64. Returns (n, dim)."""
-        if self.training and self.num_embeddings <= SMALL_VOCABULARY:
-            mean: Tensor = shares(rows, height=self.num_embeddings, like=self.weight) @ self.weight
-            return mean
-        kept = (rows != 0).to(self.weight.dtype)  # (n, length)
-        total = (super().forward(rows) * rearrange(kept, "n l -> n l 1")).sum(dim=1)  # (n, dim)
-        count = kept.sum(dim=1, keepdim=True)  # (n, 1)
-        return total / count.clamp(min=1) + self.weight[0] * (count == 0)
-
-    def design_matrix(self, rows: Tensor) -> sparse.csr_array:
-        """The share of each value in its list; an empty list is the row of missing. (n, height)."""
-        entries = rows.numpy()
-        entries = np.pad(entries, ((0, 0), (0, 1)))
-        present = entries != 0
-        present[:, -1] = ~present.any(axis=1)
-        owners, places = np.nonzero(present)
-        share = (1 / present.sum(axis=1)[owners]).astype(np.float32)
-        shape = (len(entries), self.num_embeddings)
-        return sparse.csr_array((share, (owners, entries[owners, places])), shape=shape)
-
-
-def shares(rows: Tensor, *, height: int, like: Tensor) -> Tensor:
-    """How much of a list each row of a vocabulary is; of an empty one the row of missing is all.
-
-    rows: (n, length) int64. Returns (n, height), rows sum to 1.
-    """
-    kept = (rows != 0).to(like.dtype)  # (n, length)
-    count = kept.sum(dim=1, keepdim=True)  # (n, 1)
-    found = like.new_zeros(len(rows), height).scatter_add_(1, rows, kept / count.clamp(min=1))
-    found[:, :1] = count == 0
-    return found
-
-
-class VectorEmbedding(nn.Module):
-    """A given vector, at unit length so that its scale cannot matter, through a linear map."""
-
-    def __init__(self, column: Column, dim: int) -> None:
-        super().__init__()
-        self.out = nn.Linear(column.size, dim)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """vectors: (n, size) float32, any; all NaN where missing. Returns (n, dim)."""
-        out: Tensor = self.out(unit(finite(vectors)))
-        return out
-
-    def design_matrix(self, vectors: Tensor) -> sparse.csr_array:
-        """The unit vectors: (n, size)."""
-        return sparse.csr_array(unit(finite(vectors)).numpy())
-
-    def set_output(self, coefficients: Tensor) -> None:
-        """coefficients: (size, dim)."""
-        _set_linear(self.out, coefficients)
-
-
-def _set_linear(layer: nn.Linear, coefficients: Tensor) -> None:
-    """Let a layer multiply its first inputs by the coefficients, and ignore the others and its bias."""
-    layer.weight.zero_()
-    layer.weight[:, : len(coefficients)] = coefficients.T
-    layer.bias.zero_()
-
-
-EMBEDDINGS = {
-    "number": NumberEmbedding,
-    "category": CategoryEmbedding,
-    "hash": CategoryEmbedding,
-    "categories": CategoriesEmbedding,
-    "vector": VectorEmbedding,
-}
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Scale rows to unit length. vectors: (..., dim); a row of zeros, which has no direction, takes the first axis."""
-    norm = vectors.norm(dim=-1, keepdim=True)
-    none = norm < NO_DIRECTION
-    first = torch.eye(1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)[0]  # (dim,)
-    scaled: Tensor = (vectors + none * first) / torch.where(none, 1.0, norm)
-    return scaled
-
-
-class Unit(torch.autograd.Function):
-    """`unit` in one pass of training. vectors: (n, dim)."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor) -> Tensor:
-        norm: Tensor = vectors.norm(dim=-1, keepdim=True)
-        none = norm < NO_DIRECTION
-        norm.masked_fill_(none, 1.0)
-        scaled = vectors / norm
-        scaled[:, 0] += none[:, 0]
-        ctx.save_for_backward(scaled, norm)
-        return scaled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        scaled, norm = ctx.saved_tensors
-        # What would lengthen a vector does nothing to its direction.
-        along = (gradient * scaled).sum(dim=-1, keepdim=True)
-        lengthless: Tensor = torch.addcmul(gradient, scaled, along, value=-1).div_(norm)
-        return lengthless
-
-
-def trained_unit(vectors: Tensor) -> Tensor:
-    """The same as `unit`, for training only: nothing that can be exported. vectors: (n, dim)."""
-    out: Tensor = Unit.apply(vectors)  # type: ignore[no-untyped-call]  # torch does not type it
-    return out
+    @property
+    def height(self) -> int:
+        """Rows of the embedding table of a category, a hash or a history, the two reserved ones included."""
+        kind = KINDS[self.kind]
+        assert isinstance(kind, Category)
+        return kind.height(self.feature, self.fitted)
 
 
 class FeatureEmbedding(nn.Module):
@@ -234,7 +59,9 @@ class FeatureEmbedding(nn.Module):
         self.feature_dropout = feature_dropout
         self.kinds = {column.name: column.kind for column in columns}
         # Keyed by position: a module's name may not hold a dot, a column's may.
-        self.embeddings = nn.ModuleList(EMBEDDINGS[column.kind](column, dim) for column in columns)
+        self.embeddings = nn.ModuleList(
+            KINDS[column.kind].embedding(column.feature, column.fitted, dim) for column in columns
+        )
         self.base = nn.Parameter(torch.zeros(dim))
 
     def forward(self, inputs: Inputs, rows: int) -> Tensor:
@@ -259,22 +86,8 @@ class FeatureEmbedding(nn.Module):
         table: nn.Parameter = self.module(name).weight
         return table
 
-    def _dropped(self, values: Tensor, name: str, kind: Kind) -> Tensor:
+    def _dropped(self, values: Tensor, name: str, kind: str) -> Tensor:
         """Some categories made unknown or missing. values: (n,) or (n, length)."""
         if name == self.id_column:
             return drop(values, self.id_dropout, to=UNKNOWN)
-        if kind in ("category", "hash"):
-            half = self.feature_dropout / 2
-            return drop(drop(values, half, to=UNKNOWN), half, to=0)
-        if kind == "categories":
-            dropped = torch.where(values != 0, drop(values, self.feature_dropout / 2, to=UNKNOWN), values)
-            emptied = torch.rand(len(values), 1, device=values.device) < self.feature_dropout / 2
-            return dropped.masked_fill(emptied, 0)
-        return values
-
-
-def drop(values: Tensor, share: float, *, to: int) -> Tensor:
-    """Replace a random share of the entries. values: any shape, not modified."""
-    if share <= 0:
-        return values
-    return values.masked_fill(torch.rand(values.shape, device=values.device) < share, to)
+        return KINDS[kind].drop(values, self.feature_dropout)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from train.config import options as keys
+from train.features.kinds import Scaler, standardised
 from train.model.attention import BLOCKED, MultiHeadAttention
 from train.model.encoders import Encoder, EncoderShape
-from train.model.feature_embedding import Column, FeatureEmbedding, Inputs, standardised
+from train.model.feature_embedding import Column, FeatureEmbedding, Inputs
 
 WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
 
@@ -28,9 +29,10 @@ class Numbers(nn.Module):
     def __init__(self, columns: Sequence[Column], width: int) -> None:
         super().__init__()
         self.names = [column.name for column in columns]
-        self.register_buffer("mean", torch.tensor([column.mean for column in columns], dtype=torch.float32))
+        scalers = [column.fitted for column in columns if isinstance(column.fitted, Scaler)]
+        self.register_buffer("mean", torch.tensor([scaler.mean for scaler in scalers], dtype=torch.float32))
         # A constant feature has no spread to divide by.
-        spread = [column.std if column.std > 1e-12 else 1.0 for column in columns]
+        spread = [scaler.std if scaler.std > 1e-12 else 1.0 for scaler in scalers]
         self.register_buffer("std", torch.tensor(spread, dtype=torch.float32))
         # As torch starts a linear map of two inputs.
         bound = 2**-0.5

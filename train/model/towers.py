@@ -8,9 +8,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from retrieval.features.vocabulary import UNKNOWN
+from train.features.kinds import unit
 from train.model.dropout import Dropout
 from train.model.encoders import Encoder
-from train.model.feature_embedding import Column, FeatureEmbedding, Inputs, trained_unit, unit
+from train.model.feature_embedding import Column, FeatureEmbedding, Inputs
 
 FADING: Final = 0.7  # of its weight, from an item to the next older one, to start with
 
@@ -45,7 +46,7 @@ class ItemTower(nn.Module):
         """inputs: a tensor a column, as `Preprocess.encode` gives them. Returns (n, dim), unit rows."""
         profile = self.embedding(inputs, rows_of(inputs))
         state = profile if self.encoder is None else self.encoder.alone(profile)
-        return trained_unit(state) if self.training else unit(state)
+        return unit(state)
 
 
 class UserTower(nn.Module):
@@ -118,7 +119,7 @@ class UserTower(nn.Module):
         if self.successors is not None:
             added = rearrange(self._followed(self.successors, rows), "b s d -> (b s) d")
             states = states + added.index_select(0, slots)
-        return trained_unit(states)
+        return unit(states)
 
     def _followed(self, successors: nn.Embedding, rows: Tensor) -> Tensor:
         """The short cut at every slot, in training. rows: (batch, k), newest first. Returns (batch, 1 + k, dim)."""

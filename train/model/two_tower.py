@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from retrieval.features.vocabulary import FIRST, UNKNOWN
 from train.data.batches import Batch
-from train.model.feature_embedding import Inputs, drop
+from train.features.kinds import drop
+from train.model.feature_embedding import Inputs
 from train.model.losses import OBJECTIVES, Examples, choice, log_inclusion
 from train.model.towers import ItemTower, UserTower
 

@@ -6,9 +6,10 @@ import torch
 from numpy.testing import assert_allclose
 
 from retrieval.features.schema import Feature
+from tests.support.columns import column
 from train.ease.feature_regression import fit_features
 from train.ease.feature_rows import feature_rows
-from train.model.feature_embedding import Column, FeatureEmbedding
+from train.model.feature_embedding import FeatureEmbedding
 
 NAN = float("nan")
 
@@ -48,11 +49,11 @@ def test_vectors_are_turned_to_where_they_differ(missing: bool) -> None:
 def test_features_are_given_what_they_tell() -> None:
     torch.manual_seed(0)
     columns = [
-        Column(name="id", kind="category", height=102),
-        Column(name="genre", kind="category", height=4),
-        Column(name="year", kind="number", mean=0.0, std=1.0),
-        Column(name="tags", kind="categories", height=4),
-        Column(name="text", kind="vector", size=2),
+        column(name="id", kind="category", height=102),
+        column(name="genre", kind="category", height=4),
+        column(name="year", kind="number", mean=0.0, std=1.0),
+        column(name="tags", kind="categories", height=4),
+        column(name="text", kind="vector", size=2),
     ]
     embedding = FeatureEmbedding(columns, 3, id_column="id").eval()
     random = np.random.default_rng(0)
@@ -73,6 +74,6 @@ def test_features_are_given_what_they_tell() -> None:
 
 
 def test_without_features_all_are_predicted_the_mean() -> None:
-    embedding = FeatureEmbedding([Column(name="id", kind="category", height=4)], 2, id_column="id").eval()
+    embedding = FeatureEmbedding([column(name="id", kind="category", height=4)], 2, id_column="id").eval()
     fit_features(embedding, {"id": torch.tensor([2, 3])}, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert_allclose(embedding({"id": torch.tensor([2, 1])}, 2).detach().numpy(), [[0.5, 0.5]] * 2)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from retrieval.features.vocabulary import FIRST, UNKNOWN
+from tests.support.columns import column
 from train.loop.item_shrinkage import shrink_items
-from train.model.feature_embedding import Column
 from train.model.towers import ItemTower
 
 ITEMS, SHELVES, DIM = 60, 4, 8
@@ -34,8 +34,8 @@ def tower() -> ItemTower:
     """Ids that say which shelf an item stands on, beside features that say nothing of it."""
     torch.manual_seed(0)
     columns = (
-        Column(name="id", kind="category", height=ITEMS + FIRST),
-        Column(name="shelf", kind="category", height=SHELVES + FIRST),
+        column(name="id", kind="category", height=ITEMS + FIRST),
+        column(name="shelf", kind="category", height=SHELVES + FIRST),
     )
     tower = ItemTower(columns, dim=DIM, id_column="id").requires_grad_(False).eval()
     own = tower.embedding.vectors("id")
@@ -88,8 +88,8 @@ def test_the_unknown_id_keeps_its_embedding(tower: ItemTower, items: dict[str, T
 
 
 def test_without_features_or_without_ids_nothing_changes(items: dict[str, Tensor], counts: Tensor) -> None:
-    only_ids = ItemTower((Column(name="id", kind="category", height=ITEMS + FIRST),), dim=DIM, id_column="id")
-    only_features = ItemTower((Column(name="shelf", kind="category", height=SHELVES + FIRST),), dim=DIM, id_column=None)
+    only_ids = ItemTower((column(name="id", kind="category", height=ITEMS + FIRST),), dim=DIM, id_column="id")
+    only_features = ItemTower((column(name="shelf", kind="category", height=SHELVES + FIRST),), dim=DIM, id_column=None)
     for tower in (only_ids, only_features):
         before = [weight.clone() for weight in tower.parameters()]
         assert not shrink_items(tower, items, counts)

@@ -1,0 +1,309 @@
+"""Feature kinds: what a value of a feature may be, and how records and table columns become arrays.
+
+One object describes a kind for serving. Its twin for training and export, with the same name, stands in
+`train.features.kinds`. Both are found by their name in the config, so a new kind needs no other change.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.common.errors import QueryError
+
+if TYPE_CHECKING:
+    from retrieval.features.schema import Feature
+
+Array: TypeAlias = npt.NDArray[Any]
+Dtype = Literal["float32", "float64", "string"]
+
+SEPARATOR: Final = "|"  # of a list that a table holds as text, where the config named none: a CSV has no lists
+LARGEST: Final = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a feature beside its kind, such as the size of a vector.
+
+    low: The lowest number that it may be; None for an option that is text.
+    example: Where the option has to be set, a value for the error that says so.
+    """
+
+    low: int | None
+    example: int | None = None
+
+
+class FeatureKind(ABC):
+    """A kind of feature.
+
+    name: In the config and in schema.json.
+    dtype: Of the array that the graph takes.
+    is_list: Whether a value is a list of any length, shape (N, L).
+    options: By name; `Feature` has a field for each.
+    item: Whether an item may have a feature of this kind.
+    """
+
+    name: ClassVar[str]
+    dtype: ClassVar[Dtype] = "string"
+    is_list: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, Option]] = {}
+    item: ClassVar[bool] = True
+
+    def shape(self, feature: "Feature") -> tuple[str | int, ...]:  # noqa: ARG002  (a vector's is its own)
+        """Symbolic shape of the input: N rows, L entries of a list."""
+        return ("N", "L") if self.is_list else ("N",)
+
+    @abstractmethod
+    def parse(self, feature: "Feature", value: Any) -> Any:
+        """One value of a record, checked. Raises TypeError, ValueError or OverflowError that says what is wrong."""
+
+    @abstractmethod
+    def parse_column(self, feature: "Feature", column: Any) -> Array:
+        """A column of a table. column: a pyarrow array. Returns the array that the graph takes; raises QueryError."""
+
+    def stack(self, feature: "Feature", values: Sequence[Any]) -> Array:
+        """Parsed values of several records as one array."""
+        dtype = np.float64 if self.dtype == "float64" else np.float32
+        return np.asarray(values, dtype=dtype).reshape(len(values), *feature.shape[1:])
+
+    def missing(self, feature: "Feature", rows: int) -> Array:
+        """The array of `rows` missing values."""
+        return self.stack(feature, [self.parse(feature, None)] * rows)
+
+
+class Number(FeatureKind):
+    """A number; NaN where it is missing. Beyond float32 it is infinite, which the towers take for missing."""
+
+    name = "number"
+    dtype = "float32"
+
+    def parse(self, feature: "Feature", value: Any) -> float:  # noqa: ARG002
+        if value is None:
+            return math.nan
+        if isinstance(value, (bool, int, float, np.number, np.bool_)):
+            number = float(value)
+            return number if abs(number) <= LARGEST or math.isnan(number) else math.copysign(math.inf, number)
+        raise TypeError(f"expected a number, found {type(value).__name__}")
+
+    def parse_column(self, feature: "Feature", column: Any) -> Array:
+        import pyarrow as pa
+
+        kind = column.type
+        if pa.types.is_null(kind):
+            return np.full(len(column), np.nan, dtype=np.float32)
+        numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        if not (numeric or pa.types.is_boolean(kind)):
+            raise _wrong_type(feature, column, "numbers")
+        wide = column.cast(pa.int8()) if pa.types.is_boolean(kind) else column
+        values = wide.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        with np.errstate(over="ignore"):
+            numbers: npt.NDArray[np.float32] = values.astype(np.float32)
+        return numbers
+
+
+class Category(FeatureKind):
+    """A text that names a category; "" where it is missing."""
+
+    name = "category"
+
+    def parse(self, feature: "Feature", value: Any) -> str:  # noqa: ARG002
+        return checked_text(value)
+
+    def parse_column(self, feature: "Feature", column: Any) -> Array:
+        return _text_array(feature, column)
+
+    def stack(self, feature: "Feature", values: Sequence[Any]) -> Array:  # noqa: ARG002
+        column = np.empty(len(values), dtype=object)
+        column[:] = values
+        return column
+
+
+class Hash(Category):
+    """A category of a feature with too many values for a vocabulary: its hash chooses one of `buckets` rows."""
+
+    name = "hash"
+    options: ClassVar[Mapping[str, Option]] = {"buckets": Option(low=2, example=100_000)}
+
+
+class Categories(FeatureKind):
+    """A list of categories."""
+
+    name = "categories"
+    is_list = True
+    options: ClassVar[Mapping[str, Option]] = {"separator": Option(low=None)}
+
+    def parse(self, feature: "Feature", value: Any) -> list[str]:
+        if value is None or (isinstance(value, str) and not value):
+            return []
+        if isinstance(value, str):
+            value = value.split(feature.separator) if feature.separator else [value]
+        if not isinstance(value, (Sequence, np.ndarray)):
+            raise TypeError(f"expected a list of text, found {type(value).__name__}")
+        if isinstance(value, list) and _is_plain(value):
+            return value
+        return [checked_text(entry) for entry in value]
+
+    def parse_column(self, feature: "Feature", column: Any) -> Array:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        kind = column.type
+        if pa.types.is_null(kind):
+            return np.full((len(column), 0), "", dtype=object)
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+            text = pa.array(_text_array(feature, column), pa.string())
+            parts = pc.split_pattern(text, feature.separator or SEPARATOR)
+            column = pc.if_else(pc.equal(text, ""), pa.scalar([], pa.list_(pa.string())), parts)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        values = _text_array(feature, column.flatten())  # flatten leaves null lists out, as their length of 0 says
+        padded = np.full((len(column), int(lengths.max(initial=0))), "", dtype=object)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = values
+        return padded
+
+    def stack(self, feature: "Feature", values: Sequence[Any]) -> Array:  # noqa: ARG002
+        return pad(values)
+
+
+class History(Categories):
+    """A list of item ids, oldest first: the user's own past items."""
+
+    name = "history"
+    options: ClassVar[Mapping[str, Option]] = {"max_length": Option(low=1)}
+    item = False
+
+
+class Vector(FeatureKind):
+    """A list of `size` numbers, such as a text or image embedding; NaN where it is missing."""
+
+    name = "vector"
+    dtype = "float32"
+    options: ClassVar[Mapping[str, Option]] = {"size": Option(low=1, example=384)}
+
+    def shape(self, feature: "Feature") -> tuple[str | int, ...]:
+        assert feature.size is not None
+        return ("N", feature.size)
+
+    def parse(self, feature: "Feature", value: Any) -> list[float]:
+        assert feature.size is not None
+        if value is None:
+            return [math.nan] * feature.size
+        if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+            raise TypeError(f"expected a list of {feature.size} numbers, found {type(value).__name__}")
+        if len(value) != feature.size:
+            raise ValueError(f"expected {feature.size} numbers, found {len(value)}")
+        return [NUMBER.parse(feature, entry) for entry in value]
+
+    def parse_column(self, feature: "Feature", column: Any) -> Array:
+        values = []
+        for value in column.to_pylist():
+            try:
+                values.append(self.parse(feature, value))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise QueryError(f'column "{feature.name}": {error}') from error
+        return self.stack(feature, values)
+
+
+NUMBER: Final = Number()
+KINDS: Final[Mapping[str, FeatureKind]] = {
+    kind.name: kind for kind in (NUMBER, Category(), Categories(), History(), Vector(), Hash())
+}
+OPTIONS: Final = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.options))
+
+
+def text_of(value: Any) -> str:
+    """The text that stands for an id or a category, the same for 1, 1.0 and "1"; "" for None and NaN.
+
+    Raises TypeError for a value that is not text, a number or a boolean.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        if math.isnan(number):
+            return ""
+        return str(int(number)) if number.is_integer() else repr(number)
+    raise TypeError(f"expected text, found {type(value).__name__}")
+
+
+def checked_text(value: Any) -> str:
+    """`text_of`, which also raises ValueError on text that no graph can take."""
+    text = text_of(value)
+    if not text.isascii() or "\0" in text:
+        if "\0" in text:
+            raise ValueError("a NUL character")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a lone surrogate, which is not valid Unicode,") from error
+    return text
+
+
+def pad(lists: Sequence[Sequence[str]]) -> npt.NDArray[np.object_]:
+    """Lists of text as one object array (n, L), "" after each end; L is the longest length."""
+    if len(lists) == 1:
+        return np.array([list(lists[0])], dtype=object).reshape(1, -1)
+    width = max(map(len, lists), default=0)
+    padded = np.full((len(lists), width), "", dtype=object)
+    for row, values in enumerate(lists):
+        padded[row, : len(values)] = values
+    return padded
+
+
+def _is_plain(values: list[Any]) -> bool:
+    """Whether all are text that needs no check, found in one pass: a history is the longest part of a query."""
+    try:
+        whole = "".join(values)
+    except TypeError:
+        return False
+    return whole.isascii() and "\0" not in whole
+
+
+def texts(column: Any) -> Any:
+    """A column of ids or categories as text, null where missing: 1, 1.0 and "1" are one.
+
+    column: a pyarrow array. Raises TypeError for a type that is not text, number or boolean.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return texts(column.cast(kind.value_type))
+    if pa.types.is_string(kind):
+        return column
+    plain = (pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)
+    if any(is_kind(kind) for is_kind in plain):
+        return column.cast(pa.string())
+    if pa.types.is_decimal(kind):
+        return pc.replace_substring_regex(column.cast(pa.string()), r"\.0*$", "")
+    if pa.types.is_floating(kind):
+        finite = pc.if_else(pc.is_nan(column), None, column)
+        whole = pc.and_kleene(pc.equal(pc.floor(finite), finite), pc.less(pc.abs(finite), 2.0**63))
+        integers = pc.if_else(whole, finite, 0).cast(pa.int64(), safe=False).cast(pa.string())
+        broken = pc.if_else(whole, None, finite).to_pylist()  # few or none: an id is seldom 1.5
+        others = pa.array([None if value is None else text_of(value) for value in broken], pa.string())
+        return pc.if_else(pc.fill_null(whole, False), integers, others)
+    raise TypeError(f"expected text, found {kind}")
+
+
+def _text_array(feature: "Feature", column: Any) -> npt.NDArray[np.object_]:
+    try:
+        filled = texts(column).fill_null("")
+    except TypeError as error:
+        raise _wrong_type(feature, column, "text") from error
+    array: npt.NDArray[np.object_] = filled.to_numpy(zero_copy_only=False).astype(object)
+    return array
+
+
+def _wrong_type(feature: "Feature", column: Any, expected: str) -> QueryError:
+    return QueryError(f'column "{feature.name}": expected {expected}, found {column.type}')
