@@ -196,7 +196,7 @@ def test_towers_that_are_trained_may_stand_beside(
     assert "alone the closed form has ndcg@10" in said
     loaded = checkpoint.load(tmp_path)
     recipe, kept = loaded.config.model, loaded.config.model.linear
-    assert (recipe.user.name if recipe.user else None, kept.share, kept.ridge, kept.decay) == ("mean", 0.3, 30, 1)
+    assert (recipe.user.encoder if recipe.user else None, kept.share, kept.ridge, kept.decay) == ("mean", 0.3, 30, 1)
     assert summary["statistics"]["learned"]
     assert isinstance(loaded.user_tower, ConcatTowers)
     asked = Asked(tmp_path)

@@ -60,32 +60,19 @@ def test_a_larger_step_goes_further(planted: Path) -> None:
     assert resolved(planted, "train.lr=0.01").train.lr == 0.01
 
 
-def test_the_short_cut_is_for_what_follows(planted: Path, tmp_path: Path) -> None:
-    def short_cut(*overrides: str, items: int = 12_000, repeats: float | None = 2.8) -> float | None:
+def test_the_last_item_embedding_is_for_what_follows(planted: Path, tmp_path: Path) -> None:
+    def residual_dropout(*overrides: str, items: int = 12_000, repeats: float | None = 2.8) -> float | None:
         user = resolved(planted, *overrides, items=items, repeats=repeats).model.user
         assert isinstance(user, options.Attention)
-        return user.short_cut
+        return user.residual_dropout
 
-    assert short_cut() == 0.6
-    assert short_cut(items=2_000) == 1.0
-    assert short_cut(items=2_000, repeats=None) == 1.0
-    assert short_cut(items=2_000, repeats=3.4) == 0.6  # what comes next is told by one thing
-    assert short_cut('train.objective="rating"') == 1.0
-    assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
+    assert residual_dropout() == 0.6
+    assert residual_dropout(items=2_000) == 1.0
+    assert residual_dropout(items=2_000, repeats=None) == 1.0
+    assert residual_dropout(items=2_000, repeats=3.4) == 0.6  # what comes next is told by one thing
+    assert residual_dropout('train.objective="rating"') == 1.0
+    assert residual_dropout('model.user.encoder="attention"', "model.user.residual_dropout=0.2") == 0.2
     assert isinstance(resolved(write_planted(tmp_path, encoder=None), ordered=False).model.user, options.Sum)
-
-
-def test_several_items_have_a_short_cut_where_many_users_have_them_in_no_sharp_order(planted: Path) -> None:
-    def items(*overrides: str, users: int = 20_000, repeats: float | None = 1.9) -> int | None:
-        user = resolved(planted, *overrides, users=users, repeats=repeats).model.user
-        assert isinstance(user, options.Attention)
-        return user.short_cut_items
-
-    assert items() == 10
-    assert items(users=600) == 1
-    assert items(repeats=3.7) == 1
-    assert items(repeats=None) == 1
-    assert items('model.user.encoder="attention"', "model.user.short_cut_items=3", users=600) == 3
 
 
 def test_attention_drops_nothing_of_long_histories_in_small_catalogues(planted: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 
 from retrieval.common.errors import ConfigError
 from train.config import options
+from train.config.components import fits_values
 from train.config.load import Config
 from train.data.dataset import Dataset
-from train.data.order_test import SOFTMAX, SURE
+from train.data.order_test import SOFTMAX
 
 FULL_SOFTMAX = 5_000  # items up to which the whole catalogue costs no more than sampling from it
 
@@ -18,11 +19,9 @@ EPOCHS = 30
 STEPS = 100  # an epoch, at least, where there is little data
 LONG = 30  # items of a history, from where on what is read of it is dropped at the price of twice the epochs
 SHARP = 3.0  # times chance that items follow each other, from where on what follows the newest is worth learning apart
-POSITIONS = 8  # of a history a pass, where order means nothing: the others say nearly the same
 MANY_USERS = 5_000  # from so many on, and above FULL_SOFTMAX items, twice the width finds more in the same time
 WIDE = 256  # of a closed form: where validation wants more directions, those that towers learn are too few to add any
 TARGETS = 5_000_000  # that such towers are trained on: some minutes, as trying the settings of the closed form takes
-NEWEST = 10  # items that have a short cut, where there are so many users, and one tells as much as another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +63,8 @@ def resolve(config: Config, facts: Statistics) -> Config:
     small = facts.items <= FULL_SOFTMAX
     model, train = config.model, config.train
     user = model.user or _user_encoder(config, facts)
-    if isinstance(user, options.Attention) and user.short_cut is None:
-        user = dataclasses.replace(user, short_cut=_short_cut(train, facts))
-    if isinstance(user, options.Attention) and user.short_cut_items is None:
-        user = dataclasses.replace(user, short_cut_items=_short_cut_items(facts))
+    if isinstance(user, options.Attention) and user.residual_dropout is None:
+        user = dataclasses.replace(user, residual_dropout=_residual_dropout(train, facts))
     if isinstance(user, options.Attention) and user.attention_dropout is None and user.dropout is None:
         user = dataclasses.replace(user, attention_dropout=0.0 if small and facts.mean_length >= LONG else None)
     closed = isinstance(user, options.Sum) and _closed(config) and train.start in (None, "linear")
@@ -103,12 +100,10 @@ def resolve(config: Config, facts: Statistics) -> Config:
             weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
             candidates=train.candidates or _between(64, facts.items // 2, 512),
             temperature=train.temperature or (0.025 if closed else 0.07),
-            horizon=(1.0 if closed else 0.0) if train.horizon is None else train.horizon,
-            positions=(POSITIONS if closed else 0) if train.positions is None else train.positions,
-            teaching=_teaching(train, facts) if train.teaching is None else train.teaching,
+            distillation=_distillation(train, facts) if train.distillation is None else train.distillation,
             start=train.start or ("linear" if closed else "spectral"),
             averaging=train.averaging or (4.0 if facts.ordered else 2.0) * steps,
-            impressions=1.0 if train.impressions is None else train.impressions,
+            impression_weight=1.0 if train.impression_weight is None else train.impression_weight,
             id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
         ),
     )
@@ -151,29 +146,23 @@ def _between(low: int, value: int, high: int) -> int:
 
 def _lr(train: options.Train, facts: Statistics, batch_size: int) -> float:
     """As high as the average over four epochs smooths; the noise of a step falls with the root of its size."""
-    if not facts.ordered or train.objective == "rating":
+    if not facts.ordered or fits_values(train.objective):
         return 0.003
     return max(0.003, round(0.006 * math.sqrt(batch_size / 1000), 4))
 
 
-def _teaching(train: options.Train, facts: Statistics) -> float:
-    """Ratings say what was thought of an item, not what follows it; nor does data without order."""
-    return 0.3 if facts.ordered and train.objective != "rating" else 0.0
+def _distillation(train: options.Train, facts: Statistics) -> float:
+    """No soft targets for ratings or for data without order: transition counts say nothing about either."""
+    return 0.3 if facts.ordered and not fits_values(train.objective) else 0.0
 
 
-def _short_cut(train: options.Train, facts: Statistics) -> float:
-    """Left whole it learns by heart what followed, and unlearns the rest; what follows is not what ratings say.
+def _residual_dropout(train: options.Train, facts: Statistics) -> float:
+    """Without dropout the embedding of the newest item overfits. 1, no such embedding, where it does not help.
 
-    Of a small catalogue in which one thing hardly says what comes next, the tied vectors hold that as they are.
+    That is for ratings, and for a small catalogue in which the newest item hardly predicts the next one.
     """
     dull = facts.items <= FULL_SOFTMAX and (facts.repeats or 0.0) < SHARP
-    return 1.0 if train.objective == "rating" or dull else 0.6
-
-
-def _short_cut_items(facts: Statistics) -> int:
-    """Several where what is near says more than what is last, as in baskets; of few users that is learned by heart."""
-    near = facts.repeats is not None and facts.repeats < SURE
-    return NEWEST if near and facts.users > MANY_USERS else 1
+    return 1.0 if fits_values(train.objective) or dull else 0.6
 
 
 def _user_encoder(config: Config, facts: Statistics) -> options.Encoder:
@@ -198,5 +187,5 @@ def _closed(config: Config) -> bool:
     """Whether training can start from the closed form: items have vectors of their own."""
     named = any(feature.name == config.data.item and feature.kind == "category" for feature in config.item_features)
     own = isinstance(config.model.item, options.Mean | None)
-    ranked = config.train.objective != "rating"
+    ranked = not fits_values(config.train.objective)
     return config.history is not None and named and own and ranked

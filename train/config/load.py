@@ -1,34 +1,39 @@
 """Config: the config file, checked against `keys`. Errors name file, key, what was found and what was expected."""
 
+import copy
 import dataclasses
 import json
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from retrieval.bundle import layout
+from retrieval.common.console import note
 from retrieval.common.errors import ConfigError, nearest
 from retrieval.features.schema import KINDS, SIDES, Feature, Side
-from train.config.options import (
-    ENCODERS,
-    Attention,
-    CrossAttention,
-    Data,
-    Encoder,
-    Linear,
-    Model,
-    RollingAttention,
-    SeedAttention,
-    Split,
-    Train,
-)
+from train.config.components import ENCODERS, encoder_class, loss_class
+from train.config.options import Attention, Data, Encoder, Linear, Model, Split, Train
 
 CONFIG_NAME: Final = "twotower.toml"
+
+# Keys of the previous release: old path -> new path, None for a key without effect. They are accepted with a note.
+RENAMED: Final[Mapping[str, str | None]] = {
+    "train.teaching": "train.distillation",
+    "train.impressions": "train.impression_weight",
+    "train.horizon": None,
+    "train.positions": None,
+    "model.user.short_cut": "model.user.residual_dropout",
+    "model.user.short_cut_items": None,
+}
+RENAMED_ENCODERS: Final[Mapping[str, str]] = {
+    "seed-attention": "notebook-attention",
+    "seed-mlp": "notebook-mlp",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +62,6 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able twin; `from_dict` reads it back."""
-        model = dataclasses.asdict(self.model)
-        for side in SIDES:
-            encoder: Encoder | None = getattr(self.model, side)
-            model[side] = None if encoder is None else {"encoder": encoder.name, **dataclasses.asdict(encoder)}
         return {
             "source": str(self.source),
             "data": dataclasses.asdict(self.data),
@@ -69,7 +70,7 @@ class Config:
                 for side in SIDES
             },
             "split": dataclasses.asdict(self.split),
-            "model": model,
+            "model": dataclasses.asdict(self.model),
             "train": dataclasses.asdict(self.train),
         }
 
@@ -148,7 +149,35 @@ def _merge(raw: dict[str, Any], change: Mapping[str, Any], path: tuple[str, ...]
             changed.add(".".join(here))
 
 
+def _renamed(raw: Mapping[str, Any], where: _Where) -> dict[str, Any]:
+    """The tables of a config with the keys of the previous release under their new names, each with a note."""
+    tables = copy.deepcopy(dict(raw))
+    for old, new in RENAMED.items():
+        *parents, name = old.split(".")
+        table = _table(tables, parents)
+        if table is None or name not in table:
+            continue
+        value = table.pop(name)
+        if new is None:
+            note(f"{where.at(old)} is ignored: this version has no such key; remove it")
+            continue
+        note(f'{where.at(old)} is now named "{new}"; rename it')
+        *parents, name = new.split(".")
+        target = _table(tables, parents)
+        if target is not None:
+            target.setdefault(name, value)
+    return tables
+
+
+def _table(tables: Any, names: Sequence[str]) -> dict[str, Any] | None:
+    """The table at a path; None if there is none."""
+    for name in names:
+        tables = tables.get(name) if isinstance(tables, dict) else None
+    return tables if isinstance(tables, dict) else None
+
+
 def _parse(raw: Mapping[str, Any], where: _Where, source: Path) -> Config:
+    raw = _renamed(raw, where)
     sections = ("data", "user", "item", "split", "model", "train")
     for name, value in raw.items():
         if name not in sections:
@@ -162,7 +191,7 @@ def _parse(raw: Mapping[str, Any], where: _Where, source: Path) -> Config:
         item_features=_features("item", raw.get("item", {}), data, where),
         split=_section(Split, raw.get("split", {}), "split", where),
         model=_model(raw.get("model", {}), where),
-        train=_section(Train, raw.get("train", {}), "train", where),
+        train=_train(raw.get("train", {}), where),
         source=source,
     )
 
@@ -180,7 +209,10 @@ def _section(cls: type[T], raw: Mapping[str, Any], name: str, where: _Where) -> 
         if word not in fields:
             raise ConfigError(f"{where.at(at)} is not a key{nearest(word, fields)}")
         values[word] = _value(value, hints[word], fields[word].metadata, where.at(at))
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:  # options that do not fit each other
+        raise ConfigError(f"{where.at(name)}: {error}") from None
 
 
 def _value(value: Any, hint: Any, rules: Mapping[str, Any], at: str) -> Any:
@@ -195,7 +227,7 @@ def _value(value: Any, hint: Any, rules: Mapping[str, Any], at: str) -> Any:
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ConfigError(f"{at} is {_shown(value)}, expected {_EXPECTED[kind]}")
     choices = rules["choices"]
-    if choices is not None and value not in choices:
+    if choices is not None and value not in choices and not (rules["path"] and ":" in value):
         raise ConfigError(
             f"{at} is {_shown(value)}, expected one of {', '.join(choices)}{_did_you_mean(value, choices)}"
         )
@@ -279,13 +311,20 @@ def _feature(side: Side, name: str, raw: Any, where: _Where) -> Feature:
         owners, low = FEATURE_OPTIONS[word]
         if kind not in owners:
             raise ConfigError(f"{at}.{word} belongs to kind {' or '.join(owners)}, this feature has kind {kind}")
-        rules = {"choices": None, "low": low, "high": None, "above": None, "below": None}
+        rules = {"choices": None, "path": False, "low": low, "high": None, "above": None, "below": None}
         options[word] = _value(value, str if low is None else int, rules, f"{at}.{word}")
     if kind == "vector" and "size" not in options:
         raise ConfigError(f'{at}: a vector needs its size, for example {{ kind = "vector", size = 384 }}')
     if kind == "hash" and "buckets" not in options:
         raise ConfigError(f'{at}: a hash needs its buckets, for example {{ kind = "hash", buckets = 100000 }}')
     return Feature(name=name, kind=kind, **options)
+
+
+def _train(raw: Mapping[str, Any], where: _Where) -> Train:
+    train = _section(Train, raw, "train", where)
+    if train.objective is not None and ":" in train.objective:
+        _imported(loss_class, train.objective, where.at("train.objective"))
+    return train
 
 
 def _model(raw: Mapping[str, Any], where: _Where) -> Model:
@@ -298,9 +337,10 @@ def _model(raw: Mapping[str, Any], where: _Where) -> Model:
     tables: dict[str, Any] = {side: raw[side] for side in SIDES if side in raw}
     shared = raw.get("encoder")
     if isinstance(shared, str):
-        cls = _encoder_class(shared, where.at("model.encoder"))
+        shared = _current_encoder(shared, where.at("model.encoder"))
+        found = _encoder_class(shared, where.at("model.encoder"))
         for side in SIDES:
-            if side in cls.sides:
+            if side in found.sides:
                 table = tables.get(side, {})
                 tables[side] = {"encoder": shared, **table} if isinstance(table, dict) else table
     elif isinstance(shared, dict):
@@ -321,14 +361,30 @@ def _model(raw: Mapping[str, Any], where: _Where) -> Model:
     return dataclasses.replace(model, user=user, item=item, linear=_section(Linear, beside, "model.linear", where))
 
 
-def _encoder_class(name: Any, at: str) -> type[Encoder]:
+def _encoder_class(name: Any, at: str) -> Any:
+    """The class of an encoder, which is a subclass of `train.model.encoders.Encoder`."""
     if not isinstance(name, str):
         raise ConfigError(f'{at} is {_shown(name)}, expected a name such as "attention"')
-    if name not in ENCODERS:
+    if name not in ENCODERS and ":" not in name:
         raise ConfigError(
             f"{at} is {_shown(name)}, expected one of {', '.join(ENCODERS)}{_did_you_mean(name, list(ENCODERS))}"
         )
-    return ENCODERS[name]
+    return _imported(encoder_class, name, at)
+
+
+def _imported(find: Callable[[str], Any], name: str, at: str) -> Any:
+    try:
+        return find(name)
+    except ConfigError as error:
+        raise ConfigError(f"{at}: {error}") from error
+
+
+def _current_encoder(name: Any, at: str) -> Any:
+    """The name of an encoder in this release."""
+    if not isinstance(name, str) or name not in RENAMED_ENCODERS:
+        return name
+    note(f'{at}: the encoder "{name}" is now named "{RENAMED_ENCODERS[name]}"; rename it')
+    return RENAMED_ENCODERS[name]
 
 
 def _encoder(side: str, raw: Any, where: _Where) -> Encoder:
@@ -337,19 +393,14 @@ def _encoder(side: str, raw: Any, where: _Where) -> Encoder:
         raise ConfigError(f"{where.at(at)} is {_shown(raw)}, expected a table: [{at}]")
     if "encoder" not in raw:
         raise ConfigError(f'{where.at(at)} has no encoder; add one, for example encoder = "mlp"')
-    cls = _encoder_class(raw["encoder"], where.at(f"{at}.encoder"))
-    if side not in cls.sides:
-        valid = ", ".join(name for name, other in ENCODERS.items() if side in other.sides)
-        raise ConfigError(f"{where.at(f'{at}.encoder')} is {_shown(cls.name)}, the {side} tower takes one of {valid}")
-    encoder: Encoder = _section(cls, {word: value for word, value in raw.items() if word != "encoder"}, at, where)
-    if isinstance(encoder, SeedAttention | CrossAttention) and encoder.embed % encoder.heads:
-        raise ConfigError(f"{where.at(at)}: {encoder.heads} heads do not divide embed = {encoder.embed}")
-    if isinstance(encoder, RollingAttention):
-        if encoder.width % encoder.heads:
-            raise ConfigError(f"{where.at(at)}: {encoder.heads} heads do not divide width = {encoder.width}")
-        if encoder.window > encoder.embed:
-            raise ConfigError(f"{where.at(at)}: window = {encoder.window} is larger than embed = {encoder.embed}")
-    return encoder
+    name = _current_encoder(raw["encoder"], where.at(f"{at}.encoder"))
+    found = _encoder_class(name, where.at(f"{at}.encoder"))
+    if side not in found.sides:
+        valid = ", ".join(other for other in ENCODERS if side in encoder_class(other).sides)
+        raise ConfigError(f"{where.at(f'{at}.encoder')} is {_shown(name)}, the {side} tower takes one of {valid}")
+    rest = {word: value for word, value in raw.items() if word != "encoder"}
+    options: Encoder = _section(found.Options, rest, at, where)
+    return dataclasses.replace(options, encoder=name)
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

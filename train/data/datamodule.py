@@ -1,6 +1,5 @@
-"""DataModule: the dataset as tensors, batches by epoch, and the validation that Lightning asks for."""
+"""DataModule: a prepared dataset as tensors, as training batches, and as validation blocks."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,26 +15,31 @@ from torch.utils.data import Dataset as Blocks
 
 from retrieval.common.csr import CSR, from_pairs
 from retrieval.features.vocabulary import FIRST
-from train.config import options
+from train.config.components import fits_values
 from train.config.load import Config
 from train.data.batches import Batch, Histories, batches
 from train.data.dataset import Dataset
 from train.data.preprocess import Range
-from train.data.transition_sampler import Teacher
-from train.model.build import given, tensors
+from train.data.tensors import tensors
+from train.data.transition_sampler import TransitionSampler
 
 Rows = npt.NDArray[np.int64]
 
-VALIDATION_SCORES = 400_000_000  # users x items ranked after an epoch, at most: seconds, not minutes
-VALIDATION_USERS = 2_000, 100_000  # but at least so many users, where there are, and never more
-VALIDATION_BLOCK = 256  # users whose vectors are made at a time
+VALIDATION_SCORES = 400_000_000  # maximum users x items that are ranked after an epoch: seconds, not minutes
+VALIDATION_USERS = 2_000, 100_000  # minimum (if there are as many) and maximum number of validation users
+VALIDATION_BLOCK = 256  # users that are embedded at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """Users to rank for: their rows, what they had done before, what they did next, and what is not to be ranked.
+    """The validation users and what is known of them.
 
-    held_out: how many there were to draw from.
+    Attributes:
+        users: (u,) int64 user rows.
+        held_out: Number of users with held-out items, of which `users` may be a sample.
+        history: Items of each user before the held-out ones, oldest first.
+        wanted: Held-out items of each user.
+        seen: Items that are not ranked for a user: all that the training has.
     """
 
     users: Rows
@@ -46,7 +50,7 @@ class Truth:
 
 
 def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth:
-    """What validation asks. limit: users at most, drawn by the seed."""
+    """Collect the validation users. limit: maximum number of users, sampled with `seed`."""
     frame = dataset.interactions.with_row_index("position")
     wanted = frame.filter(pl.col("split") == "valid")
     users = np.unique(wanted.get_column("user").to_numpy()).astype(np.int64)
@@ -62,7 +66,7 @@ def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth
         return from_pairs(owners[chosen], part.get_column("item").to_numpy()[chosen], height=len(users))
 
     known = frame.filter(pl.col("split").is_in(["train", "valid-fold-in"]))
-    # With a random split a user's training rows lie on both sides of the truth: the input stops before it.
+    # With a random split a user's training rows are on both sides of the held-out ones: the history stops before them.
     first = wanted.group_by("user").agg(pl.col("position").min().alias("first"))
     timed = dataset.interactions.get_column("time").null_count() < frame.height
     before = known.join(first, on="user", maintain_order="left") if timed else known
@@ -70,8 +74,8 @@ def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth
     return Truth(users=users, held_out=held_out, history=lists(before), wanted=lists(wanted), seen=lists(known))
 
 
-def shown(dataset: Dataset) -> CSR | None:
-    """What was shown beside each training row and not chosen, in the order of the rows; None without impressions."""
+def impressions_of(dataset: Dataset) -> CSR | None:
+    """Return the impressions of each training row, in the order of the rows; None if there are none."""
     trains = dataset.interactions.get_column("split") == "train"
     row = trains.cum_sum().to_numpy().astype(np.int64) - 1
     choice = dataset.impressions.get_column("choice").to_numpy()
@@ -83,7 +87,7 @@ def shown(dataset: Dataset) -> CSR | None:
 
 
 def newest_first(history: CSR, max_length: int) -> Rows:
-    """Lists of item rows, oldest first -> rows of the item vocabulary as a tower takes them. (n, k) int64."""
+    """Convert lists of item rows, oldest first, to the rows of the item vocabulary that a tower takes: (n, k) int64."""
     offset = np.arange(min(max_length, int(history.lengths.max(initial=0))))
     inside = offset < history.lengths[:, None]
     position = np.where(inside, history.indptr[1:, None] - 1 - offset, 0)
@@ -92,33 +96,37 @@ def newest_first(history: CSR, max_length: int) -> Rows:
 
 
 class EpochBatches(IterableDataset[Batch]):
-    """The batches of one epoch, cut when they are iterated."""
+    """The batches of one epoch, built while they are iterated."""
 
     def __init__(
-        self, histories: Histories, *, config: Config, shuffle: bool, epoch: int, teacher: Teacher | None = None
+        self,
+        histories: Histories,
+        *,
+        config: Config,
+        shuffle: bool,
+        epoch: int,
+        transitions: TransitionSampler | None = None,
     ) -> None:
         self.histories, self.config, self.shuffle, self.epoch = histories, config, shuffle, epoch
-        self.teacher = teacher
+        self.transitions = transitions
 
     def __iter__(self) -> Iterator[Batch]:
-        history = self.config.history
-        # The first epoch leaves a closed form as it is: a batch says what its loss is.
-        most = 1 if self.epoch == 0 and self.config.train.start == "linear" else None
-        # By epoch, not one stream: a resumed training goes on as if it had never stopped.
+        history, batch_size = self.config.history, self.config.train.batch_size
+        assert batch_size is not None
+        # Seeded by epoch, so that a resumed training continues as if it had never stopped.
         generator = np.random.default_rng((self.config.train.seed, self.epoch))
-        every = batches(
+        return batches(
             self.histories,
             max_length=history.max_length if history is not None and history.max_length else 1,
-            batch_size=given(self.config.train.batch_size),
+            batch_size=batch_size,
             shuffle=self.shuffle,
             generator=generator,
-            teach=None if self.teacher is None else partial(self.teacher.draw, generator=generator),
+            sample=None if self.transitions is None else partial(self.transitions.draw, generator=generator),
         )
-        return itertools.islice(every, most)
 
 
 class ValidationBlocks(Blocks[dict[str, Tensor]]):
-    """The users that validation asks about; a block of them is made when its turn has come."""
+    """The validation users in blocks; a block is built when it is asked for."""
 
     def __init__(self, truth: Truth, asked: Rows, users: Mapping[str, Tensor], *, config: Config) -> None:
         """asked: positions in `truth.users`. users: the static features of every user, a tensor a column."""
@@ -139,33 +147,38 @@ class ValidationBlocks(Blocks[dict[str, Tensor]]):
 class DataModule(lightning.LightningDataModule):
     """A prepared dataset as batches.
 
-    config: resolved. users, items: the static features of every user and item, a tensor a column.
-    asked: positions in `truth.users`, in the order in which validation asks them.
-    has_ages: whether histories come in an order at all, told by it or not.
-    teacher: of what is to be learned beside what did follow; None for nothing.
+    Attributes:
+        config: Resolved config.
+        histories: The training interactions.
+        users: Static features of every user, one tensor per column.
+        items: Features of every item, one tensor per column.
+        truth: The validation users.
+        asked: (u,) int64 positions in `truth.users`, in the order of the validation blocks.
+        ratings: Held-out ratings; None if the loss does not fit values.
+        has_ages: Whether histories have an order at all, informative or not.
+        transitions: Samples the soft targets; None without distillation.
     """
 
     def __init__(self, dataset: Dataset, config: Config, *, ordered: bool) -> None:
         super().__init__()
         self.config, self.ordered = config, ordered
-        self.teacher: Teacher | None = None
+        self.transitions: TransitionSampler | None = None
         self.has_ages = dataset.order.repeats is not None
+        rated = fits_values(config.train.objective)
         train = dataset.rows("train")
         self.histories = Histories.from_rows(
             train.get_column("user").to_numpy().astype(np.int64),
             train.get_column("item").to_numpy().astype(np.int64),
-            scaled(train.get_column("value"), dataset.preprocess.values)
-            if config.train.objective == "rating"
-            else None,
-            shown(dataset),
+            scaled(train.get_column("value"), dataset.preprocess.values) if rated else None,
+            impressions_of(dataset),
         )
         self.users = tensors(dataset.preprocess.encode_table("user", dataset.users))
         self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))
         limit = np.clip(VALIDATION_SCORES // max(dataset.items.height, 1), *VALIDATION_USERS)
         self.truth = truth(dataset, limit=int(limit), seed=config.train.seed)
-        # By length, so that a block is hardly padded: where most histories are short, a third of the time.
+        # Sorted by length, so that blocks have little padding: a third of the time if most histories are short.
         self.asked = np.argsort(self.truth.history.lengths, kind="stable")
-        self.ratings = held_out_ratings(dataset, self.truth) if config.train.objective == "rating" else None
+        self.ratings = held_out_ratings(dataset, self.truth) if rated else None
         self.preprocess = dataset.preprocess
 
     @property
@@ -173,14 +186,14 @@ class DataModule(lightning.LightningDataModule):
         return self.trainer.current_epoch if self.trainer is not None else 0
 
     def train_dataloader(self) -> Iterable[Batch]:
-        """Called anew each epoch: `reload_dataloaders_every_n_epochs=1`."""
-        fades = isinstance(self.config.model.user, options.Sum) and (self.config.model.user.decay or 1.0) < 1
-        shuffle = not self.ordered and not fades
-        cut = EpochBatches(self.histories, config=self.config, shuffle=shuffle, epoch=self.epoch, teacher=self.teacher)
-        return DataLoader(cut, batch_size=None)
+        """Return the batches of the current epoch; Lightning calls this each epoch."""
+        epoch = EpochBatches(
+            self.histories, config=self.config, shuffle=not self.ordered, epoch=self.epoch, transitions=self.transitions
+        )
+        return DataLoader(epoch, batch_size=None)
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
-        """The validated users' features and histories, in blocks, in the order of `asked`."""
+        """Return the features and histories of the validation users, in blocks, in the order of `asked`."""
         blocks = ValidationBlocks(self.truth, self.asked, self.users, config=self.config)
         return DataLoader(blocks, batch_size=None)
 
@@ -196,7 +209,7 @@ class DataModule(lightning.LightningDataModule):
 
 
 def scaled(values: pl.Series, limits: Range | None) -> npt.NDArray[np.float32]:
-    """Values from the range that training has to [-1, 1]; NaN where missing. Inverse of `rating.stars`."""
+    """Scale values from the range of the training data to [-1, 1], NaN where missing. Inverse of `rating.stars`."""
     assert limits is not None
     centred = (values.cast(pl.Float64) - limits.low) / (limits.high - limits.low) * 2 - 1
     return centred.fill_null(float("nan")).cast(pl.Float32).to_numpy()
@@ -204,7 +217,7 @@ def scaled(values: pl.Series, limits: Range | None) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratings:
-    """Held-out ratings: positions in `Truth.users`, item rows, and what was said: (n,) each."""
+    """Held-out ratings, (n,) each: positions in `Truth.users`, item rows, values."""
 
     users: Rows
     items: Rows
@@ -212,7 +225,7 @@ class Ratings:
 
 
 def held_out_ratings(dataset: Dataset, asked: Truth) -> Ratings:
-    """The validation rows that have a value, of the users that validation asks."""
+    """Return the validation rows that have a value, of the validation users."""
     rows = dataset.rows("valid").drop_nulls("value")
     users = rows.get_column("user").to_numpy()
     position = np.searchsorted(asked.users, users).clip(max=max(len(asked.users) - 1, 0))

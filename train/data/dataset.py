@@ -13,10 +13,11 @@ import polars as pl
 from retrieval.bundle import layout
 from retrieval.common.console import note
 from retrieval.common.errors import DataError
+from train.config.components import fits_values
 from train.config.load import Config
 from train.data import entities, splits
 from train.data import preprocess as preprocessing
-from train.data.impressions import beside_choices
+from train.data.impressions import match_to_choices
 from train.data.order_test import Order, order_of
 from train.data.preprocess import Preprocess
 from train.data.tables import read, write
@@ -33,8 +34,8 @@ class Dataset:
     interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
         dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
     impressions: user, item (UInt32 rows) of what was shown and not chosen, and choice, the position in `interactions`
-        of what the user chose instead (`impressions.beside_choices`), in the order of the file; empty where the config
-        names no column that says it. No part of a history, of the truth or of what is excluded.
+        of what the user chose instead (`impressions.match_to_choices`), in the order of the file; empty if the
+        config names no column that says it. No part of a history, of the truth or of what is excluded.
     duplicates: earlier interactions of a pair that were dropped.
     order: whether the order of the histories tells anything.
     """
@@ -112,7 +113,7 @@ def prepare(config: Config, *, order: Order | None = None) -> Dataset:
     column = ordered.get_column("split") if "split" in ordered.columns else None
     split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
     interactions = ordered.select("user", "item", "value", "time").with_columns(split)
-    impressions = beside_choices(shown, ordered)
+    impressions = match_to_choices(shown, ordered)
     if order is None:
         order = order_of(interactions, config)
         if not order.told and order.repeats is not None:
@@ -123,7 +124,7 @@ def prepare(config: Config, *, order: Order | None = None) -> Dataset:
             )
     config = _with_history_length(config, interactions, ordered=order.told)
     fitted = _preprocess(config, users, items, interactions)
-    if config.train.objective == "rating":
+    if fits_values(config.train.objective):
         _check_ratings(fitted, config, str(table.path))
     return Dataset(
         config=config,

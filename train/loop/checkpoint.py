@@ -19,7 +19,7 @@ from train.model.towers import ItemTower, UserTower
 
 BEST_NAME: Final = "checkpoint.ckpt"
 LAST_NAME: Final = "last.ckpt"
-TOWERS: Final = 3  # counts up where the towers make something else of the same weights
+TOWERS: Final = 4  # counts up where the towers make something else of the same weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

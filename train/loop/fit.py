@@ -23,11 +23,12 @@ from retrieval.bundle import layout
 from retrieval.common.console import note
 from retrieval.common.errors import TrainError
 from train.config import defaults
+from train.config.components import fits_values
 from train.config.load import Config
-from train.data.cooccurrence import follows, near, together
+from train.data.cooccurrence import by_user, transitions, windowed
 from train.data.datamodule import DataModule
 from train.data.dataset import Dataset, as_sets, prepare
-from train.data.transition_sampler import POPULARITY, Teacher
+from train.data.transition_sampler import POPULARITY, TransitionSampler
 from train.ease import fit_ease, warm_start
 from train.ease.feature_rows import likeness_of
 from train.loop import checkpoint, ensemble_weight, item_shrinkage
@@ -35,7 +36,6 @@ from train.loop.lightning_module import Module
 from train.loop.progress import Progress, ending
 from train.loop.refit import Previous
 from train.model import build
-from train.model.memory import keep_freed
 
 WORK_NAME: Final = ".training-work"  # beside the published folder, until the training is whole
 OLD_NAME: Final = ".training-old"
@@ -172,7 +172,7 @@ def _train(
     unknown = None if previous is None else previous.unknown
     chosen = len(plan.data.truth.users) > 0 or unknown is not None
     # A closed form has seen to new items; ratings are no ranking. What was settled before is not settled twice.
-    if checkpoint.strip(best) and chosen and train.start != "linear" and train.objective != "rating":
+    if checkpoint.strip(best) and chosen and train.start != "linear" and not fits_values(train.objective):
         item_shrinkage.finish(best, module, unknown=unknown)
     trained = time.monotonic()
     if plan.beside is not None:
@@ -237,26 +237,28 @@ def _epochs(count: int) -> str:
 def _run(plan: _Plan, work: Path, *, watching: Sequence[Callback]) -> tuple[Module, lightning.Trainer]:
     dataset, config, data, ordered = plan.dataset, plan.config, plan.data, plan.facts.ordered
     train = config.train
-    keep_freed()
     torch.manual_seed(train.seed)
     frequency = build.frequency(data.histories.items, catalogue=dataset.items.height)
     pair = build.pair(config, dataset.preprocess, frequency=frequency)
-    if data.histories.shown is not None:
-        pair.supply(build.frequency(data.histories.shown.indices, catalogue=dataset.items.height))
+    if data.histories.impressions is not None:
+        impressions = data.histories.impressions.indices
+        pair.impression_frequency = build.frequency(impressions, catalogue=dataset.items.height)
     last = work / checkpoint.LAST_NAME
     dim = build.given(config.model.dim)
     catalogue, window = dataset.items.height, WINDOW if ordered else WINDOW_UNORDERED
-    if train.teaching:
-        expected = follows(data.histories, catalogue=catalogue, window=window, both=not ordered, found=POPULARITY)
-        data.teacher = Teacher(expected)
-        pair.teach(torch.from_numpy(data.teacher.frequency))
+    if train.distillation:
+        expected = transitions(
+            data.histories, catalogue=catalogue, window=window, symmetric=not ordered, to_power=POPULARITY
+        )
+        data.transitions = TransitionSampler(expected)
+        pair.soft_target_frequency = torch.from_numpy(data.transitions.frequency)
     if plan.form is not None and not last.exists():
         plan.form.begin(pair, fit_ease.settings(config))
     if train.start == "spectral" and not last.exists():
         counts = (
-            near(data.histories, likeness_of(data, config), window=WINDOW)
+            windowed(data.histories, likeness_of(data, config), window=WINDOW)
             if ordered
-            else together(data.histories, catalogue=catalogue)
+            else by_user(data.histories, catalogue=catalogue)
         )
         generator = np.random.default_rng(train.seed)
         vectors = warm_start.spectral(counts, items=catalogue, dim=dim, generator=generator)
@@ -311,7 +313,7 @@ def _run(plan: _Plan, work: Path, *, watching: Sequence[Callback]) -> tuple[Modu
 
 def monitored(config: Config) -> Monitored:
     """What tells the best epoch: ranking, or where ratings are fitted the error."""
-    return RATING if config.train.objective == "rating" else RANKING
+    return RATING if fits_values(config.train.objective) else RANKING
 
 
 def _refuse_unwritable(out: Path) -> None:

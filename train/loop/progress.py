@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar an epoch on a terminal, a line an epoch everywhere."""
+"""Progress of a training on stderr: a bar per epoch on a terminal, and a line per epoch."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from retrieval.common import console
 from train.data.batches import Batch
 
 
-def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
-    """Say what an epoch came to. epoch: a line of `history.jsonl`."""
+def print_epoch(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
+    """Print the metrics of an epoch, a line of history.jsonl."""
     measured = "".join(f"  {name} {epoch[name]:.4f}" for name in epoch if "@" in name or name == "rmse")
     console.note(f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}{measured}  {epoch['seconds']:.1f} s")
 
@@ -20,10 +20,17 @@ def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
 def ending(
     epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, most: int, resumed: bool = False
 ) -> str | None:
-    """Say why training ended where it did. None where there is nothing to compare.
+    """Explain why training ended where it did.
 
-    epochs: lines of `history.jsonl`. name, mode: what tells the best, and which way. most: how many there could be.
-    resumed: whether more are had by going on with what is there alone.
+    Args:
+        epochs: Lines of history.jsonl.
+        name: Metric that selects the best epoch.
+        mode: "max" or "min", which of its values is best.
+        most: Maximum number of epochs.
+        resumed: Whether more epochs need --resume.
+
+    Returns:
+        A sentence; None if fewer than two epochs were validated.
     """
     measured = [epoch for epoch in epochs if name in epoch]
     if len(measured) < 2:
@@ -33,13 +40,13 @@ def ending(
     if best == last:
         way = "rising" if mode == "max" else "falling"
         more = f"{'--resume with ' if resumed else ''}train.epochs={2 * most}"
-        return f"{name} is still {way} at epoch {last}: more may help: {more}"
-    limit = ", all that train.epochs allows" if last >= most else ""
-    return f"{name} is no better since epoch {best}: stopped at {last}{limit}"
+        return f"{name} is still {way} at epoch {last}; more epochs may help: {more}"
+    limit = ", the limit of train.epochs" if last >= most else ""
+    return f"{name} has not improved since epoch {best}; stopped at epoch {last}{limit}"
 
 
 class Progress(lightning.Callback):
-    """Reports on stderr. Lightning's own bar writes to stdout, which belongs to results."""
+    """Progress bar on stderr. Lightning's own writes to stdout, which is for results."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from retrieval.features.schema import Kind
 from retrieval.features.vocabulary import UNKNOWN
@@ -16,7 +14,6 @@ Inputs = Mapping[str, Tensor]
 
 CLAMP_Z = 10.0  # standard deviations: one absurd number must not drown every other feature
 NO_DIRECTION = 1e-12  # length below which a vector has none
-SMALL_VOCABULARY = 256  # rows up to which a product with all of them costs less than gathering some
 CLAMP_VECTOR = 1e15  # its square summed over a vector still fits float32
 
 
@@ -85,25 +82,10 @@ class CategoriesEmbedding(CategoryEmbedding):
 
     def forward(self, rows: Tensor) -> Tensor:
         """rows: (n, length) int64. Returns (n, dim)."""
-        if self.training and self.num_embeddings <= SMALL_VOCABULARY:
-            mean: Tensor = shares(rows, height=self.num_embeddings, like=self.weight) @ self.weight
-            return mean
         kept = (rows != 0).to(self.weight.dtype)  # (n, length)
         total = (super().forward(rows) * rearrange(kept, "n l -> n l 1")).sum(dim=1)  # (n, dim)
         count = kept.sum(dim=1, keepdim=True)  # (n, 1)
         return total / count.clamp(min=1) + self.weight[0] * (count == 0)
-
-
-def shares(rows: Tensor, *, height: int, like: Tensor) -> Tensor:
-    """How much of a list each row of a vocabulary is; of an empty one the row of missing is all.
-
-    rows: (n, length) int64. Returns (n, height), rows sum to 1.
-    """
-    kept = (rows != 0).to(like.dtype)  # (n, length)
-    count = kept.sum(dim=1, keepdim=True)  # (n, 1)
-    found = like.new_zeros(len(rows), height).scatter_add_(1, rows, kept / count.clamp(min=1))
-    found[:, :1] = count == 0
-    return found
 
 
 class VectorEmbedding(nn.Module):
@@ -135,35 +117,6 @@ def unit(vectors: Tensor) -> Tensor:
     first = torch.eye(1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)[0]  # (dim,)
     scaled: Tensor = (vectors + none * first) / torch.where(none, 1.0, norm)
     return scaled
-
-
-class Unit(torch.autograd.Function):
-    """`unit` in one pass of training. vectors: (n, dim)."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor) -> Tensor:
-        norm: Tensor = vectors.norm(dim=-1, keepdim=True)
-        none = norm < NO_DIRECTION
-        norm.masked_fill_(none, 1.0)
-        scaled = vectors / norm
-        scaled[:, 0] += none[:, 0]
-        ctx.save_for_backward(scaled, norm)
-        return scaled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        scaled, norm = ctx.saved_tensors
-        # What would lengthen a vector does nothing to its direction.
-        along = (gradient * scaled).sum(dim=-1, keepdim=True)
-        lengthless: Tensor = torch.addcmul(gradient, scaled, along, value=-1).div_(norm)
-        return lengthless
-
-
-def trained_unit(vectors: Tensor) -> Tensor:
-    """The same as `unit`, for training only: nothing that can be exported. vectors: (n, dim)."""
-    out: Tensor = Unit.apply(vectors)  # type: ignore[no-untyped-call]  # torch does not type it
-    return out
 
 
 class FeatureEmbedding(nn.Module):

@@ -5,13 +5,15 @@ of one pass, as training and serving of all encoders want it (see `encoders`): a
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from train.config import options as keys
+from train.config import options as config
+from train.config.options import key
 from train.model.attention import BLOCKED, MultiHeadAttention
 from train.model.encoders import Encoder, EncoderShape
 from train.model.feature_embedding import Column, FeatureEmbedding, Inputs, standardised
@@ -74,14 +76,13 @@ class Tokens(FeatureEmbedding):
         return tokens if self.numbers is None else torch.cat([tokens, self.numbers(inputs)], dim=1)
 
 
-class SeedEncoder(Encoder):
-    """Base of the notebook's encoders. `width`: of the tokens it is given."""
+class NotebookEncoder(Encoder):
+    """Base class of the notebook's encoders. Their profile is (batch, tokens, width)."""
 
-    def __init__(self, shape: EncoderShape, *, width: int) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: EncoderShape, options: config.Encoder, *, width: int) -> None:
+        super().__init__(shape, options)
         self.width = width
-        self.reads_history = shape.history
-        # The item tower's vectors are the history's input; they are as long as the tower's output.
+        # The history reads the vectors of the item tower, of size `dim`.
         self.history = nn.Linear(shape.dim, width) if shape.history else None
 
     def features(
@@ -151,15 +152,33 @@ def older(values: Tensor) -> Tensor:
     return sums
 
 
-class SeedAttention(SeedEncoder):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookAttentionOptions(config.Encoder):
+    """Options of `NotebookAttention`."""
+
+    encoder: str = "notebook-attention"
+    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
+    heads: int = key(8, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.embed % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide embed = {self.embed}")
+
+
+class NotebookAttention(NotebookEncoder):
     """Linear -> multi-head self-attention over the features -> mean -> linear.
 
     Each feature is a token, each item of a history another. Features see features, items also themselves and what is
     older; the mean is over what a state may see.
     """
 
-    def __init__(self, options: keys.SeedAttention, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.embed)
+    Options = NotebookAttentionOptions
+
+    def __init__(self, shape: EncoderShape, options: NotebookAttentionOptions | None = None) -> None:
+        options = options or NotebookAttentionOptions()
+        super().__init__(shape, options, width=options.embed)
         self.attention = MultiHeadAttention(
             options.embed, options.heads, dropout=options.dropout, exponent=options.scale
         )
@@ -203,14 +222,36 @@ class SeedAttention(SeedEncoder):
         return torch.zeros(size, size, device=history.device).masked_fill(hidden, BLOCKED)
 
 
-class RollingAttention(SeedEncoder):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingAttentionOptions(config.Encoder):
+    """Options of `RollingAttention`."""
+
+    encoder: str = "rolling-attention"
+    embed: int = key(128, "Width of the embedding that the windows are cut from.", low=1, high=4096)
+    window: int = key(3, "Width of a window; at most the embedding's.", low=1, high=4096)
+    width: int = key(32, "Width of the attention that a window is projected to; a multiple of the heads.", low=1)
+    heads: int = key(4, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide width = {self.width}")
+        if self.window > self.embed:
+            raise ValueError(f"window = {self.window} is larger than embed = {self.embed}")
+
+
+class RollingAttention(NotebookEncoder):
     """Linear and ReLU -> overlapping windows of the embedding -> attention over the windows -> mean -> linear.
 
     The notebook gave windows of 3 to an attention of another width and crashed; here they are projected to it.
     """
 
-    def __init__(self, options: keys.RollingAttention, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.embed)
+    Options = RollingAttentionOptions
+
+    def __init__(self, shape: EncoderShape, options: RollingAttentionOptions | None = None) -> None:
+        options = options or RollingAttentionOptions()
+        super().__init__(shape, options, width=options.embed)
         self.window = options.window
         self.project = nn.Linear(options.window, options.width)
         self.attention = MultiHeadAttention(
@@ -247,17 +288,27 @@ class RollingAttention(SeedEncoder):
         return out
 
 
-class SeedMlp(SeedEncoder):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookMlpOptions(config.Encoder):
+    """Options of `NotebookMlp`."""
+
+    encoder: str = "notebook-mlp"
+    hidden: int = key(128, "Width of the hidden layer.", low=1, high=8192)
+    last_relu: bool = key(False, "ReLU after the last layer too, as in the notebook: no cosine is then below 0.")
+
+
+class NotebookMlp(NotebookEncoder):
     """Linear -> ReLU -> linear, and with `last_relu` ReLU once more.
 
     After a last ReLU no coordinate of either tower is negative, hence no cosine, and ratings below the middle of the
     range are out of reach: the notebook's way, off by default.
     """
 
-    ordered = False
+    Options = NotebookMlpOptions
 
-    def __init__(self, options: keys.SeedMlp, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.hidden)
+    def __init__(self, shape: EncoderShape, options: NotebookMlpOptions | None = None) -> None:
+        options = options or NotebookMlpOptions()
+        super().__init__(shape, options, width=options.hidden)
         self.out = nn.Linear(options.hidden, shape.dim)
         self.last_relu = options.last_relu
 
@@ -275,17 +326,33 @@ class SeedMlp(SeedEncoder):
         return nn.functional.relu(state) if self.last_relu else state
 
 
-class CrossAttention(SeedEncoder):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossAttentionOptions(config.Encoder):
+    """Options of `CrossAttention`."""
+
+    encoder: str = "cross-attention"
+    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
+    heads: int = key(8, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.embed % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide embed = {self.embed}")
+
+
+class CrossAttention(NotebookEncoder):
     """The profile is the query, the history keys and values: what is read of the past depends on who asks.
 
     This keeps the towers apart: the notebook's idea, the item as query, would need both at once. Without a history,
     as on the item's side, the keys are the features themselves. One key is always there: what to read of nothing.
     """
 
-    ordered = False
+    Options = CrossAttentionOptions
 
-    def __init__(self, options: keys.CrossAttention, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.embed)
+    def __init__(self, shape: EncoderShape, options: CrossAttentionOptions | None = None) -> None:
+        options = options or CrossAttentionOptions()
+        super().__init__(shape, options, width=options.embed)
         self.attention = MultiHeadAttention(
             options.embed, options.heads, dropout=options.dropout, exponent=options.scale
         )

@@ -2,7 +2,7 @@ import numpy as np
 from scipy import sparse
 
 from train.data.batches import Histories, batches
-from train.data.transition_sampler import DECAY, NOTHING, Teacher
+from train.data.transition_sampler import DECAY, NOTHING, TransitionSampler
 
 # Item 0 is followed by 1 and 2, 1 : 3; item 1 by 3; items 2 and 3 by nothing.
 FOLLOWS = sparse.csr_array(np.array([[0, 1.0, 3.0, 0], [0, 0, 0, 2.0], [0] * 4, [0] * 4]))
@@ -15,7 +15,7 @@ def given(histories: list[list[int]]) -> Histories:
 
 def test_draws_what_is_expected_after_an_item_and_those_before_it() -> None:
     users = 40_000
-    drawn = Teacher(FOLLOWS).draw(given([[0, 1, 3], [2, 3, 1]] * users), generator=np.random.default_rng(0))
+    drawn = TransitionSampler(FOLLOWS).draw(given([[0, 1, 3], [2, 3, 1]] * users), generator=np.random.default_rng(0))
     first, second = drawn.reshape(-1, 2, 3).transpose(1, 2, 0)
     # After item 0 what follows it; after item 1 what follows it, beside what follows item 0 at one place older.
     assert set(first[0]) == {1, 2}
@@ -29,7 +29,7 @@ def test_draws_what_is_expected_after_an_item_and_those_before_it() -> None:
     assert set(second[2]) == {3}
 
 
-def test_a_state_is_taught_what_is_expected_after_its_own_item() -> None:
+def test_a_soft_target_belongs_to_the_state_after_its_item() -> None:
     histories = given([list(range(20)), [3], [7, 8]])
     cut = batches(
         histories,
@@ -37,15 +37,17 @@ def test_a_state_is_taught_what_is_expected_after_its_own_item() -> None:
         batch_size=5,
         shuffle=False,
         generator=np.random.default_rng(0),
-        teach=lambda told: np.where(told.items % 5 == 0, NOTHING, 100 + told.items),
+        sample=lambda histories: np.where(histories.items % 5 == 0, NOTHING, 100 + histories.items),
     )
-    taught = 0
+    found = 0
     for batch in cut:
-        assert batch.lessons is not None
-        for rows, lessons, fresh in zip(batch.rows.tolist(), batch.lessons.tolist(), batch.fresh.tolist(), strict=True):
-            assert lessons[0] == 0  # the profile has read nothing
-            for slot, (row, lesson) in enumerate(zip(rows, lessons, strict=True)):
+        assert batch.soft_targets is not None
+        for rows, soft_targets, fresh in zip(
+            batch.rows.tolist(), batch.soft_targets.tolist(), batch.fresh.tolist(), strict=True
+        ):
+            assert soft_targets[0] == 0  # the profile has read nothing
+            for slot, (row, soft_target) in enumerate(zip(rows, soft_targets, strict=True)):
                 trained = 0 < slot <= fresh and row != 0
-                assert lesson == (row + 100 if trained and (row - 2) % 5 else 0)
-                taught += trained
-    assert taught == 20  # every item is read before a target, but the newest of each user
+                assert soft_target == (row + 100 if trained and (row - 2) % 5 else 0)
+                found += trained
+    assert found == 20  # every item is read before a target, but the newest of each user
