@@ -1,4 +1,4 @@
-"""Raw features -> rows, inside the graph: the twin of `train.data.preprocess`, and parity.py holds the two equal."""
+"""Raw features -> rows, inside the exported graph. `export.parity` compares it with `train.data.preprocess`."""
 
 from onnx import TensorProto
 
@@ -8,7 +8,7 @@ from retrieval.features.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
 
 
 def raw_to_rows(feature: Feature, vocabulary: Vocabulary | None, *, position: int) -> tuple[Nodes, str]:
-    """What stands between an input of the graph and the tower.
+    """Build the nodes between an input of the graph and the tower.
 
     position: of the feature among the tower's, for names.
     Returns the nodes and the name of the value that the tower takes:

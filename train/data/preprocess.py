@@ -1,7 +1,7 @@
-"""Preprocess: raw features -> what a tower takes. Fitted on training rows, baked into the graph.
+"""Preprocess: raw features -> the arrays that a tower takes. Fitted on the training rows, exported with the tower.
 
-`encode` is the reference for the exported graph: it takes the arrays that the graph takes. `encode_table` is its
-columnar twin for training; a test holds them equal.
+`encode` takes the arrays that the exported graph takes, and is the reference for it. `encode_table` does the same for
+tables, for training; a test compares the two.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ FORMAT_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaler:
-    """Mean and standard deviation of a number over the training rows; a constant has deviation 1."""
+    """Mean and standard deviation of a number over the training rows; the deviation of a constant is 1."""
 
     mean: float
     std: float
@@ -39,11 +39,12 @@ class Range:
 
 
 class Preprocess:
-    """What each feature of each side was fitted to.
+    """The fitted scalers and vocabularies of the features of both sides.
 
-    numbers: a Scaler per number. vocabularies: a Vocabulary per category, categories and history; that of the history
-    holds every item, in the order of the items table, so row = item row + 2.
-    values: the range of the interactions' values, None where there are none.
+    The vocabulary of a history holds every item, in the order of the items table, so that its row is the item row + 2.
+
+    Attributes:
+        values: Range of the values of the interactions; None if there are none.
     """
 
     def __init__(
@@ -69,12 +70,17 @@ class Preprocess:
         return self._vocabularies[side][name]
 
     def encode(self, side: Side, raw: Mapping[str, npt.NDArray[Any]]) -> Batch:
-        """The arrays that the graph takes -> the arrays that the tower takes. The input is not modified.
+        """Convert the arrays that the exported graph takes to the arrays that the tower takes.
 
-        raw: number float32 (n,), NaN missing; category and hash str (n,), "" missing; categories and history str
-            (n, L), "" anywhere as padding, a history oldest first; vector float32 (n, size), NaN missing.
-        Returns number and vector float32 unscaled (the tower scales); category and hash int64 (n,); categories int64
-            (n, L); history int64 (n, K), newest first, compacted, K = min(L, max_length), zeros after.
+        Args:
+            side: "user" or "item".
+            raw: By feature: number (n,) float32, NaN where missing; category and hash (n,) str, "" where missing;
+                categories and history (n, L) str, with "" anywhere as padding, a history oldest first; vector (n, size)
+                float32, NaN where missing. Not modified.
+
+        Returns:
+            By feature: number and vector float32, not scaled (the tower does that); category and hash (n,) int64;
+            categories (n, L) int64; history (n, K) int64, newest first, zeros at the end, K = min(L, max_length).
         """
         batch: Batch = {}
         for feature in self._features[side]:
@@ -96,9 +102,9 @@ class Preprocess:
         return batch
 
     def encode_table(self, side: Side, table: pl.DataFrame) -> Batch:
-        """A table of `Dataset` -> the arrays that the tower takes, as `encode` gives them.
+        """Convert a table of `Dataset` to the arrays that the tower takes, as `encode` does.
 
-        A history is encoded where the table has it as a column of lists, and left out where it has not.
+        A history is encoded if the table has it as a column of lists, else it is left out.
         """
         batch: Batch = {}
         for feature in self._features[side]:
@@ -145,7 +151,7 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, content: Any, *, source: str) -> "Preprocess":
-        """Read what `to_json` wrote. Raises TrainError, naming `source`, where it is not that."""
+        """Read what `to_json` wrote. Raises TrainError, which names `source`, if it is something else."""
         try:
             if content["format_version"] != FORMAT_VERSION:
                 raise TrainError(f"{source}: format version {content['format_version']!r}, expected {FORMAT_VERSION}")
@@ -179,10 +185,15 @@ def fit(
     items: pl.DataFrame,
     interactions: pl.DataFrame,
 ) -> Preprocess:
-    """Fit scalers and vocabularies on what takes part in training.
+    """Fit scalers and vocabularies on the users and items of the training rows.
 
-    users, items, interactions: as in `Dataset`. Only users and items of `train` rows are looked at; only the history's
-    vocabulary holds every item, since an item that is new can be embedded from its features.
+    The vocabulary of the history holds all items, since a new item can be embedded from its features.
+
+    Args:
+        features: Of both sides.
+        users: As in `Dataset`.
+        items: As in `Dataset`.
+        interactions: As in `Dataset`.
     """
     train = interactions.filter(pl.col("split") == "train")
     numbers: dict[Side, dict[str, Scaler]] = {side: {} for side in SIDES}
@@ -228,15 +239,20 @@ def _fit_range(values: pl.Series) -> Range | None:
 
 
 def _by_count(column: pl.Series) -> list[str]:
-    """Distinct values, the most frequent first, equal counts in order of the value."""
+    """Distinct values, the most frequent first, ties by value."""
     counts = column.drop_nulls().alias("word").value_counts(name="n")
     return counts.sort(["n", "word"], descending=[True, False]).get_column("word").to_list()
 
 
 def compact_history(rows: npt.NDArray[np.int64], max_length: int) -> npt.NDArray[np.int64]:
-    """Turn histories around: newest first, padding (row 0) closed up and moved to the end, cut to `max_length`.
+    """Reverse histories, move the padding to the end and cut them to `max_length`.
 
-    rows: (n, L) int64, oldest first, 0 anywhere. Returns (n, min(L, max_length)).
+    Args:
+        rows: (n, L) int64, oldest first, 0 anywhere as padding.
+        max_length: Number of newest items to keep.
+
+    Returns:
+        (n, min(L, max_length)) int64, newest first, zeros at the end.
     """
     newest = rows[:, ::-1]
     order = np.argsort(newest == MISSING, axis=1, kind="stable")  # False sorts first: padding moves to the end
@@ -244,7 +260,7 @@ def compact_history(rows: npt.NDArray[np.int64], max_length: int) -> npt.NDArray
 
 
 def hash_rows(values: Iterable[str], buckets: int) -> npt.NDArray[np.int64]:
-    """Row of each text by MurmurHash3 (x86, 32 bits, seed 0) of its UTF-8 bytes; "" is missing. Returns (n,)."""
+    """Hash texts to rows by MurmurHash3 (x86, 32 bits, seed 0) of UTF-8; "" is missing. Returns (n,) int64."""
     from sklearn.utils import murmurhash3_32
 
     rows = [FIRST + murmurhash3_32(value, seed=0, positive=True) % buckets if value else MISSING for value in values]

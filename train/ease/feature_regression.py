@@ -52,7 +52,7 @@ def explain(
 def _told(table: nn.Module, values: Tensor) -> sparse.csr_array:
     """What the last weights of a column are multiplied by: (n, inputs of theirs)."""
     if isinstance(table, NumberEmbedding):
-        return sparse.csr_array(table.bent(values)[:, :BENDS].numpy())
+        return sparse.csr_array(table.activations(values)[:, :BENDS].numpy())
     if isinstance(table, VectorEmbedding):
         return sparse.csr_array(unit(finite(values)).numpy())
     assert isinstance(table, nn.Embedding)

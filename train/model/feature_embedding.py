@@ -1,4 +1,4 @@
-"""Columns -> one vector a row: what either tower makes of its static features."""
+"""The static features of a user or an item -> one vector per row."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,22 @@ from retrieval.features.vocabulary import UNKNOWN
 
 Inputs = Mapping[str, Tensor]
 
-CLAMP_Z = 10.0  # standard deviations: one absurd number must not drown every other feature
-NO_DIRECTION = 1e-12  # length below which a vector has none
-CLAMP_VECTOR = 1e15  # its square summed over a vector still fits float32
+CLAMP_Z = 10.0  # standard deviations, so that one absurd number does not outweigh every other feature
+NO_DIRECTION = 1e-12  # length below which a vector has no direction
+CLAMP_VECTOR = 1e15  # the sum of its squares over a vector is still a float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What a tower must know of an input to build its part of the network.
+    """What a tower has to know of an input to build its part of the network.
 
-    height: category, categories, hash, history: rows of the vocabulary, the two reserved ones included.
-    size: vector only. mean, std: number only, fitted on training rows.
+    Attributes:
+        name: Name of the feature.
+        kind: Kind of the feature.
+        height: Number of rows of the vocabulary, with the two reserved ones (category, categories, hash, history).
+        size: Size of the vector (vector).
+        mean: Mean over the training rows (number).
+        std: Standard deviation over the training rows (number).
     """
 
     name: str
@@ -34,7 +39,7 @@ class Column:
 
 
 class NumberEmbedding(nn.Module):
-    """A number, standardised where it is finite, and whether it was missing, through a small network."""
+    """A standardised number, and whether it is missing, through a two-layer network."""
 
     mean: Tensor
     std: Tensor
@@ -42,35 +47,35 @@ class NumberEmbedding(nn.Module):
     def __init__(self, column: Column, dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(column.mean, dtype=torch.float32))
-        # A constant feature has no spread to divide by.
+        # A constant feature has a deviation of 0.
         self.register_buffer("std", torch.tensor(column.std if column.std > 1e-12 else 1.0, dtype=torch.float32))
         self.hidden = nn.Linear(2, dim)
         self.out = nn.Linear(dim, dim)
 
     def forward(self, values: Tensor) -> Tensor:
-        """values: (n,) float32, any. Returns (n, dim)."""
-        out: Tensor = self.out(self.bent(values))
+        """Embed numbers. values: (n,) float32, NaN or infinite where missing. Returns (n, dim)."""
+        out: Tensor = self.out(self.activations(values))
         return out
 
-    def bent(self, values: Tensor) -> Tensor:
-        """What the last weights are multiplied by: (n,) -> (n, dim)."""
+    def activations(self, values: Tensor) -> Tensor:
+        """Compute the hidden layer: (n,) -> (n, dim)."""
         return nn.functional.relu(self.hidden(standardised(values, self.mean, self.std)))
 
 
 def standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Standard deviations from the mean, 0 where a number is not finite, and whether it was not: (n,) -> (n, 2)."""
+    """Standardise numbers: (...,) -> (..., 2), the standard deviations from the mean (0 if missing), 1 if missing."""
     missing = values.isnan() | values.isinf()
     z = (torch.where(missing, mean, values) - mean) / std
     return torch.stack([z.clamp(-CLAMP_Z, CLAMP_Z), missing.to(z.dtype)], dim=-1)
 
 
 def finite(vectors: Tensor) -> Tensor:
-    """0 where a number is not finite, and none so large that its square is not."""
+    """Replace numbers that are not finite by 0, and clamp the rest so that their squares are finite."""
     return torch.where(vectors.isnan() | vectors.isinf(), 0.0, vectors).clamp(-CLAMP_VECTOR, CLAMP_VECTOR)
 
 
 class CategoryEmbedding(nn.Embedding):
-    """A learned vector a row of the vocabulary; the rows of missing and unknown are learned like any other."""
+    """A learned vector per row of the vocabulary; the rows of missing and unknown are learned like any other."""
 
     def __init__(self, column: Column, dim: int) -> None:
         super().__init__(column.height, dim)
@@ -78,10 +83,10 @@ class CategoryEmbedding(nn.Embedding):
 
 
 class CategoriesEmbedding(CategoryEmbedding):
-    """The mean over the entries of a list that are not padding; an empty list is the row of missing."""
+    """The mean over the entries of a list; an empty list has the vector of the row of missing."""
 
     def forward(self, rows: Tensor) -> Tensor:
-        """rows: (n, length) int64. Returns (n, dim)."""
+        """Embed lists. rows: (n, length) int64, 0 where padding. Returns (n, dim)."""
         kept = (rows != 0).to(self.weight.dtype)  # (n, length)
         total = (super().forward(rows) * rearrange(kept, "n l -> n l 1")).sum(dim=1)  # (n, dim)
         count = kept.sum(dim=1, keepdim=True)  # (n, 1)
@@ -89,14 +94,14 @@ class CategoriesEmbedding(CategoryEmbedding):
 
 
 class VectorEmbedding(nn.Module):
-    """A given vector, at unit length so that its scale cannot matter, through a linear map."""
+    """A vector of the data, scaled to unit length, through a linear map."""
 
     def __init__(self, column: Column, dim: int) -> None:
         super().__init__()
         self.out = nn.Linear(column.size, dim)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """vectors: (n, size) float32, any; all NaN where missing. Returns (n, dim)."""
+        """Embed vectors. vectors: (n, size) float32, NaN where missing. Returns (n, dim)."""
         out: Tensor = self.out(unit(finite(vectors)))
         return out
 
@@ -111,7 +116,7 @@ EMBEDDINGS = {
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Scale rows to unit length. vectors: (..., dim); a row of zeros, which has no direction, takes the first axis."""
+    """Scale rows to unit length. vectors: (..., dim). A row of zeros becomes the first axis."""
     norm = vectors.norm(dim=-1, keepdim=True)
     none = norm < NO_DIRECTION
     first = torch.eye(1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)[0]  # (dim,)
@@ -120,7 +125,7 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 class FeatureEmbedding(nn.Module):
-    """The id's vector, if there is one, plus the mean of the other features' vectors."""
+    """The vector of the id, if there is one, plus the mean of the vectors of the other features."""
 
     def __init__(
         self,
@@ -131,9 +136,15 @@ class FeatureEmbedding(nn.Module):
         id_dropout: float = 0.0,
         feature_dropout: float = 0.0,
     ) -> None:
-        """id_dropout: how often, in training, the id is unknown, so that the other features learn to do alone.
+        """Create the embedding of each feature.
 
-        feature_dropout: how often a category is unknown or missing (half each), so that those rows are trained.
+        Args:
+            columns: The features.
+            dim: Size of a vector.
+            id_column: Name of the feature that is the id; None if there is none.
+            id_dropout: Share of ids that are read as unknown in training, so that the other features predict alone.
+            feature_dropout: Share of categories that are read as unknown or missing in training (half each), so that
+                those rows are trained.
         """
         super().__init__()
         self.id_column = id_column
@@ -145,7 +156,15 @@ class FeatureEmbedding(nn.Module):
         self.base = nn.Parameter(torch.zeros(dim))
 
     def forward(self, inputs: Inputs, rows: int) -> Tensor:
-        """inputs: a tensor a column, `rows` long. Returns (rows, dim), of any length."""
+        """Embed a batch.
+
+        Args:
+            inputs: One tensor per column, with `rows` rows.
+            rows: Number of rows.
+
+        Returns:
+            (rows, dim), of any length.
+        """
         total = self.base.expand(rows, -1)  # (rows, dim)
         others = len(self.kinds) - (self.id_column in self.kinds)
         for name, part in zip(self.kinds, self.parts(inputs), strict=True):
@@ -153,12 +172,12 @@ class FeatureEmbedding(nn.Module):
         return total
 
     def parts(self, inputs: Inputs) -> Iterator[Tensor]:
-        """The vector of each column: (rows, dim)."""
+        """Yield the vector of each column: (rows, dim)."""
         for (name, kind), embedding in zip(self.kinds.items(), self.embeddings, strict=True):
             yield embedding(self._dropped(inputs[name], name, kind) if self.training else inputs[name])
 
     def _dropped(self, values: Tensor, name: str, kind: Kind) -> Tensor:
-        """Some categories made unknown or missing. values: (n,) or (n, length)."""
+        """Apply dropout to the values of a column, (n,) or (n, length)."""
         if name == self.id_column:
             return drop(values, self.id_dropout, to=UNKNOWN)
         if kind in ("category", "hash"):
@@ -172,7 +191,7 @@ class FeatureEmbedding(nn.Module):
 
 
 def drop(values: Tensor, share: float, *, to: int) -> Tensor:
-    """Replace a random share of the entries. values: any shape, not modified."""
+    """Return values of any shape with a random share of them replaced by `to`."""
     if share <= 0:
         return values
     return values.masked_fill(torch.rand(values.shape, device=values.device) < share, to)

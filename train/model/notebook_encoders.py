@@ -1,7 +1,7 @@
-"""The notebook's towers as encoders, for either side: linear maps of the features, attention or ReLU, a linear map.
+"""The towers of the notebook as encoders of users or items.
 
-The notebook has no history. Where a tower has one, each encoder reads it so that the state after every item comes out
-of one pass, as training and serving of all encoders want it (see `encoders`): an item sees itself and older ones.
+The notebook has no history. If a tower has one, each encoder also reads it, and returns the state after every item in
+one pass, as all encoders do (see `encoders`): an item reads itself and older ones.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from train.model.attention import BLOCKED, MultiHeadAttention
 from train.model.encoders import Encoder, EncoderShape
 from train.model.feature_embedding import Column, FeatureEmbedding, Inputs, standardised
 
-WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
+WINDOW_ROWS = 512  # states whose windows are in memory at once in training
 
 
 class Numbers(nn.Module):
-    """Numbers, each standardised and with whether it is missing, through a linear map of its own: all in one go."""
+    """Numbers, each standardised and with a flag for missing, through linear maps: one token per number."""
 
     mean: Tensor
     std: Tensor
@@ -31,17 +31,17 @@ class Numbers(nn.Module):
         super().__init__()
         self.names = [column.name for column in columns]
         self.register_buffer("mean", torch.tensor([column.mean for column in columns], dtype=torch.float32))
-        # A constant feature has no spread to divide by.
+        # A constant feature has a deviation of 0.
         spread = [column.std if column.std > 1e-12 else 1.0 for column in columns]
         self.register_buffer("std", torch.tensor(spread, dtype=torch.float32))
-        # As torch starts a linear map of two inputs.
+        # The initialisation of torch.nn.Linear with two inputs.
         bound = 2**-0.5
         self.value = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
         self.missing = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """inputs: a column each, (n,) float32, any. Returns (n, columns, width)."""
+        """Embed numbers. inputs: one (n,) float32 tensor per column. Returns (n, columns, width)."""
         values = torch.stack([inputs[name] for name in self.names], dim=1)  # (n, columns)
         pair = standardised(values, self.mean, self.std)  # (n, columns, 2)
         tokens: Tensor = pair[:, :, :1] * self.value + pair[:, :, 1:] * self.missing + self.bias
@@ -49,10 +49,9 @@ class Numbers(nn.Module):
 
 
 class Tokens(FeatureEmbedding):
-    """A vector a feature, and one that is always there.
+    """One token per feature, and a constant one.
 
-    Their sum is what one linear map of the concatenated features gives: each token is that map's part of it, the one
-    that is always there its bias.
+    Their sum is one linear map of the concatenated features; the constant token is its bias.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Tokens(FeatureEmbedding):
         nn.init.normal_(self.base, std=width**-0.5)
 
     def forward(self, inputs: Inputs, rows: int) -> Tensor:
-        """inputs: a tensor a column, `rows` long. Returns (rows, 1 + columns, width)."""
+        """Embed a batch. inputs: one tensor per column, with `rows` rows. Returns (rows, 1 + columns, width)."""
         tokens = torch.stack([self.base.expand(rows, -1), *self.parts(inputs)], dim=1)
         return tokens if self.numbers is None else torch.cat([tokens, self.numbers(inputs)], dim=1)
 
@@ -96,7 +95,7 @@ class NotebookEncoder(Encoder):
         return Tokens(columns, self.width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
 
     def alone(self, profile: Tensor) -> Tensor:
-        """Give the state of features alone. profile: (n, tokens, width) -> (n, dim)."""
+        """Compute the state without a history. profile: (n, tokens, width). Returns (n, dim)."""
         raise NotImplementedError
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -105,25 +104,25 @@ class NotebookEncoder(Encoder):
         return self.states(profile, history, mask)
 
     def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """Give the state at every slot, of a tower with a history."""
+        """Compute the state at every slot, for a tower with a history: (batch, 1 + k, dim)."""
         raise NotImplementedError
 
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         return self.alone(profile) if self.history is None else self.after(profile, history, mask)
 
     def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """Give the state after the newest item, of a tower with a history: what is exported."""
+        """Compute the state after the newest item, for a tower with a history: (batch, dim). This is exported."""
         raise NotImplementedError
 
     def linear(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """One linear map of the features and of the mean of the history so far. Returns (batch, 1 + k, width)."""
+        """Apply one linear map to the features and the mean of the history up to each slot: (batch, 1 + k, width)."""
         assert self.history is not None
         total = rearrange(joined(profile), "b w -> b 1 w")
         embedded: Tensor = total + self.history(means_so_far(history, mask))
         return embedded
 
     def linear_last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """What `linear` gives after the newest item, or without any. Returns (batch, width)."""
+        """As `linear`, after the newest item only: (batch, width)."""
         assert self.history is not None
         weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
         mean = (history * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
@@ -132,21 +131,21 @@ class NotebookEncoder(Encoder):
 
 
 def joined(tokens: Tensor) -> Tensor:
-    """The sum of the tokens, its spread kept that of one. tokens: (n, tokens, width) -> (n, width)."""
+    """Add the tokens and divide by the root of their number: (n, tokens, width) -> (n, width)."""
     total: Tensor = tokens.sum(dim=1) * tokens.shape[1] ** -0.5
     return total
 
 
 def means_so_far(history: Tensor, mask: Tensor) -> Tensor:
-    """The mean of each item and those older, zeros before any. history: (b, k, d), newest first -> (b, 1 + k, d)."""
+    """Compute the mean of each item and the older ones, zeros at slot 0: (b, k, d), newest first -> (b, 1 + k, d)."""
     weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
     means = older(history * weight) / older(weight).clamp(min=1)
     return torch.cat([history.new_zeros(len(history), 1, history.shape[2]), means], dim=1)
 
 
 def older(values: Tensor) -> Tensor:
-    """Sums from each slot to the oldest. values: (b, k, d), newest first."""
-    # A product with a triangle of ones: a cumulative sum is no operator of every runtime.
+    """Sum each slot and the older ones: (b, k, d), newest first -> (b, k, d)."""
+    # A product with a triangle of ones, since not every runtime has a cumulative sum.
     k = values.shape[1]
     sums: Tensor = torch.ones(k, k, dtype=values.dtype, device=values.device).triu() @ values
     return sums
@@ -168,10 +167,10 @@ class NotebookAttentionOptions(config.Encoder):
 
 
 class NotebookAttention(NotebookEncoder):
-    """Linear -> multi-head self-attention over the features -> mean -> linear.
+    """The notebook's attention tower: linear, self-attention over the features, mean, linear.
 
-    Each feature is a token, each item of a history another. Features see features, items also themselves and what is
-    older; the mean is over what a state may see.
+    Each feature is a token, and each item of a history another. Features read features; items read features, themselves
+    and older items. The mean is over the tokens that a state may read.
     """
 
     Options = NotebookAttentionOptions
@@ -205,7 +204,7 @@ class NotebookAttention(NotebookEncoder):
         return state
 
     def _read(self, profile: Tensor, history: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What tokens and items read: (batch, tokens + k, width), and 1 where an item is: (batch, k, 1)."""
+        """Apply attention: (batch, tokens + k, width), and 1.0 where an item is, (batch, k, 1)."""
         assert self.history is not None
         sequence = torch.cat([profile, self.history(history)], dim=1)
         padding = torch.cat([torch.zeros_like(profile[:, :, 0], dtype=torch.bool), ~mask], dim=1)
@@ -213,11 +212,11 @@ class NotebookAttention(NotebookEncoder):
         return read, rearrange(mask.to(read.dtype), "b k -> b k 1")
 
     def _bias(self, tokens: int, history: Tensor) -> Tensor:
-        """0 where a row of the sequence may read a column, BLOCKED where not. (tokens + k, tokens + k)."""
+        """The bias of the attention, BLOCKED where a row may not read a column: (tokens + k, tokens + k)."""
         size = tokens + history.shape[1]
         position = torch.arange(size, device=history.device)
         query, key = position[:, None], position[None, :]
-        # An item is hidden from newer ones' past, that is from later slots, and from the features.
+        # An item is not read by older items (at later slots) or by features.
         hidden = ~(key < tokens) & ((key < query) | (query < tokens))
         return torch.zeros(size, size, device=history.device).masked_fill(hidden, BLOCKED)
 
@@ -242,9 +241,9 @@ class RollingAttentionOptions(config.Encoder):
 
 
 class RollingAttention(NotebookEncoder):
-    """Linear and ReLU -> overlapping windows of the embedding -> attention over the windows -> mean -> linear.
+    """The notebook's tower that crashed: linear, ReLU, attention over windows of the embedding, mean, linear.
 
-    The notebook gave windows of 3 to an attention of another width and crashed; here they are projected to it.
+    The notebook passes windows of 3 to an attention of another width, which fails; here they are projected to it.
     """
 
     Options = RollingAttentionOptions
@@ -271,7 +270,7 @@ class RollingAttention(NotebookEncoder):
         return self._state(self.linear_last(profile, history, mask))
 
     def _state(self, embedded: Tensor) -> Tensor:
-        """embedded: (n, width) -> (n, dim)."""
+        """Compute states of embedded features: (n, width) -> (n, dim)."""
         if self.training and len(embedded) > WINDOW_ROWS:
             parts = [
                 checkpoint(self._windows, part, use_reentrant=False) for part in torch.split(embedded, WINDOW_ROWS)
@@ -298,10 +297,10 @@ class NotebookMlpOptions(config.Encoder):
 
 
 class NotebookMlp(NotebookEncoder):
-    """Linear -> ReLU -> linear, and with `last_relu` ReLU once more.
+    """The notebook's plain tower: linear, ReLU, linear.
 
-    After a last ReLU no coordinate of either tower is negative, hence no cosine, and ratings below the middle of the
-    range are out of reach: the notebook's way, off by default.
+    With `last_relu`, as in the notebook, a second ReLU follows. Then no cosine is negative, and ratings in the lower
+    half of the range cannot be predicted.
     """
 
     Options = NotebookMlpOptions
@@ -342,10 +341,10 @@ class CrossAttentionOptions(config.Encoder):
 
 
 class CrossAttention(NotebookEncoder):
-    """The profile is the query, the history keys and values: what is read of the past depends on who asks.
+    """Attention with the profile as query, over the history or, without one, over the features.
 
-    This keeps the towers apart: the notebook's idea, the item as query, would need both at once. Without a history,
-    as on the item's side, the keys are the features themselves. One key is always there: what to read of nothing.
+    The item as query, the notebook's idea, would need both towers at once. One constant key is always there, for an
+    empty history.
     """
 
     Options = CrossAttentionOptions
@@ -387,15 +386,15 @@ class CrossAttention(NotebookEncoder):
         return state
 
     def _nothing(self, profile: Tensor) -> Tensor:
-        """The key that is always there, once a row. (batch, 1, width)."""
+        """The constant key: (batch, 1, width)."""
         return self.nothing.expand(profile.shape[0], 1, -1)
 
     def _padding(self, profile: Tensor, mask: Tensor) -> Tensor:
-        """The key of nothing is none, the items as `mask` says. (batch, 1 + k)."""
+        """The padding of the constant key and the items: (batch, 1 + k)."""
         return torch.cat([torch.zeros_like(profile[:, :1, 0], dtype=torch.bool), ~mask], dim=1)
 
     def _bias(self, slots: int, history: Tensor) -> Tensor:
-        """Slot s reads the key of nothing and the items from slot s on; slot 0 only the former. (slots, slots)."""
+        """The bias: slot s reads the constant key and, if s > 0, the items from slot s on: (slots, slots)."""
         position = torch.arange(slots, device=history.device)
         query, key = position[:, None], position[None, :]
         hidden = (key > 0) & ((key < query) | (query == 0))
