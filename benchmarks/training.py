@@ -1,12 +1,12 @@
-"""How fast the default recipe trains, and on what a step's time goes: the table of docs/training.md.
+"""Speed of a training with the default recipe, and the parts of a step: the table of docs/training.md.
 
     OMP_NUM_THREADS=1 THP_MEM_ALLOC_ENABLE=1 python benchmarks/training.py [--datasets FOLDER] [--write]
 
-Two epochs of Beauty, ml-100k (fetched) and made-up data, each in a process of its own, on one core. Seconds are of CPU.
-Matrix products are timed by torch's profiler, which makes all the small operations around them slower than they are:
-their time is set against steps that are not profiled, and beside it against the profiled ones. Both are steps of the
-first epoch, a few of one kind and then a few of the other; the share is the median over such pairs. The profiler goes
-by the clock: what it says is scaled by the share of the clock that the process had the core for.
+Trains two epochs of Beauty, ml-100k (fetched) and synthetic data, each in its own process, on one core. Seconds are CPU
+seconds. Matrix products are timed with torch's profiler, which slows down small operations. So their time is given as a
+share of steps without the profiler, and in brackets as a share of the profiled steps. Profiled and plain steps of the
+first epoch alternate, five of each; a share is the median over such pairs. The profiler measures wall time, which is
+scaled by the share of it that the process was running.
 """
 
 import argparse
@@ -43,20 +43,20 @@ PRODUCTS: Final = (
     "aten::linear",
     "aten::mv",
 )
-FIRST: Final = 20  # step of the first epoch from which on some are profiled
-WINDOW: Final = 5  # steps in a row that are profiled, and then as many that are not
+FIRST: Final = 20  # first step of the first epoch that is profiled
+WINDOW: Final = 5  # steps in a row that are profiled, and as many that are not
 PAIRS: Final = 8
 PLAN: Final = Plan(users=10_000, items=20_000)
 
 
 class Clock(lightning.Callback):
-    """Times the second epoch by its parts, and profiles some steps of the first. CPU seconds."""
+    """Times the parts of the second epoch, and profiles some steps of the first. CPU seconds."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
         self.between: list[float] = []
-        self.plain: list[float] = []  # a window that was not profiled, seconds a step
-        self.profiled: list[tuple[float, float]] = []  # one that was: of matrix products, of everything
+        self.plain: list[float] = []  # seconds per step of the windows without the profiler
+        self.profiled: list[tuple[float, float]] = []  # of profiled windows: matrix products, everything
         self.epoch = self.validation = self.data = 0.0
         self._profiler = profile(activities=[ProfilerActivity.CPU])
         self._at = self._started = 0.0
@@ -86,9 +86,9 @@ class Clock(lightning.Callback):
         done = trainer.global_step - FIRST
         if done % WINDOW == 0 and 0 < done <= 2 * WINDOW * PAIRS and not trainer.current_epoch:
             if done // WINDOW % 2:
-                had = (time.process_time() - self._began[0]) / (time.perf_counter() - self._began[1])
+                running = (time.process_time() - self._began[0]) / (time.perf_counter() - self._began[1])
                 self._profiler.stop()
-                self.profiled.append(products(self._profiler, had=had))
+                self.profiled.append(products(self._profiler, running=running))
             else:
                 self.plain.append(float(np.mean(self.steps[-WINDOW:])))
         self._at = time.process_time()
@@ -101,9 +101,9 @@ class Clock(lightning.Callback):
         self.validation, self.epoch = now - self.validation, now - self._started
 
 
-def products(profiler: profile, *, had: float) -> tuple[float, float]:
-    """Seconds of matrix products in a profiled step, and of all that it does. had: share of the core."""
-    spent = {event.key: event.self_cpu_time_total * had * 1e-6 / WINDOW for event in profiler.key_averages()}
+def products(profiler: profile, *, running: float) -> tuple[float, float]:
+    """Seconds per profiled step of matrix products and of everything. running: share of the wall time."""
+    spent = {event.key: event.self_cpu_time_total * running * 1e-6 / WINDOW for event in profiler.key_averages()}
     return sum(spent.get(name, 0.0) for name in PRODUCTS), sum(spent.values())
 
 
@@ -112,11 +112,11 @@ def measured(config: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     clock = Clock()
     with tempfile.TemporaryDirectory() as out:
-        # The made-up histories are in no order: left alone, they would be taken as sets, in closed form.
-        asked = ("train.epochs=2", 'model.encoder="attention"')
-        summary = fit.fit(configs.load(config, overrides=asked), Path(out), callbacks=[clock])
+        # The synthetic histories have no order: without an encoder in the config EASE would be used.
+        overrides = ("train.epochs=2", 'model.encoder="attention"')
+        summary = fit.fit(configs.load(config, overrides=overrides), Path(out), callbacks=[clock])
     steps = float(np.sum(clock.steps))
-    paired = list(zip(clock.profiled, clock.plain, strict=False))  # an epoch of few steps ends within a pair
+    paired = list(zip(clock.profiled, clock.plain, strict=False))  # the epoch may end within a pair
     return {
         "interactions": summary["statistics"]["interactions"],
         "items": summary["statistics"]["items"],
@@ -127,7 +127,7 @@ def measured(config: Path) -> dict[str, Any]:
         "products": float(np.median([spent / step for (spent, _), step in paired])),
         "products_profiled": float(np.median([spent / everything for (spent, everything), _ in paired])),
         "data": clock.data / (clock.epoch - clock.validation),
-        # What is between two steps, cutting the next batch left out: averaging, callbacks, logs, Lightning's loop.
+        # Between two steps, without the next batch: averaging, callbacks, the loop of Lightning.
         "between": (float(np.sum(clock.between)) - clock.data) / (steps + float(np.sum(clock.between))),
         "memory_bytes": summary["peak_memory_bytes"],
     }
@@ -149,11 +149,11 @@ def row(name: str, found: dict[str, Any]) -> str:
 
 
 def dataset(name: str, folder: Path, *, source: Path | None) -> Path:
-    """The config of a dataset folder, made if it is not there."""
+    """The config of a dataset folder, which is fetched if it is not there."""
     if not (folder / "twotower.toml").exists():
-        taken = [] if source is None else ["--from", str(source)]
+        origin = [] if source is None else ["--from", str(source)]
         subprocess.run(
-            [sys.executable, "-m", "twotower", "fetch", name, "--to", str(folder), *taken], cwd=ROOT, check=True
+            [sys.executable, "-m", "twotower", "fetch", name, "--to", str(folder), *origin], cwd=ROOT, check=True
         )
     return folder / "twotower.toml"
 
@@ -173,18 +173,18 @@ def main() -> None:
     places = {
         "Beauty": dataset("beauty", folder / "beauty", source=options.datasets / "beauty"),
         "ml-100k": dataset("ml-100k", folder / "ml-100k", source=None),
-        "made up": fetch_synthetic(PLAN, to=folder / "synthetic-wide"),
+        "synthetic": fetch_synthetic(PLAN, to=folder / "synthetic-wide"),
     }
     lines = [
         "| one core | interactions/s | epoch, s | of it validation | step, ms | matrix products (profiled) "
-        "| cutting batches | between steps | peak MB |",
+        "| batches | between steps | peak MB |",
         "| --- " * 9 + "|",
     ]
     for name, config in places.items():
         command = [sys.executable, str(Path(__file__)), "--measure", str(config)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "THP_MEM_ALLOC_ENABLE": "1"}
-        told = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-        lines.append(row(name, json.loads(told.stdout)))
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        lines.append(row(name, json.loads(done.stdout)))
         print(lines[-1], flush=True)
     if options.write:
         text = PAGE.read_text(encoding="utf-8")

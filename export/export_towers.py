@@ -26,6 +26,7 @@ from retrieval.bundle.writer import Draft
 from retrieval.common.console import detail, note
 from retrieval.features.schema import SIDES, Schema, Side, TowerSchema
 from retrieval.towers.golden_cases import GOLDEN
+from train.config.components import fits_values
 from train.config.load import Config
 from train.features.preprocess import Preprocess
 
@@ -75,7 +76,7 @@ def export_towers(
         if not allow_loss:
             refuse_below_floor(loss, precision)
         facts["loss"] = loss.to_json()
-    if trained.config.train.objective == "rating" and trained.preprocess.values is not None:
+    if fits_values(trained.config.train.objective) and trained.preprocess.values is not None:
         facts["rating"] = {"low": trained.preprocess.values.low, "high": trained.preprocess.values.high}
     pair_id = stamp(models)
     content = {FILES[side]: checked(models[side], FILES[side], samplers[side].features) for side in SIDES}

@@ -14,8 +14,7 @@ from export.onnx_nodes import serialized
 from export.parity import check_parity, session_of
 from retrieval.common.errors import ExportError
 from retrieval.features.schema import OUTPUT_NAME, Feature, Side
-from tests.support.pairs import FEATURES, MAX_LENGTH, VOCABULARIES, encode, make_pair, sampler
-from train.model.encoders import ENCODERS
+from tests.support.pairs import ENCODERS, FEATURES, MAX_LENGTH, VOCABULARIES, encode, make_pair, sampler
 
 
 def graph(side: Side, *, encoder: str = "attention") -> onnx.ModelProto:

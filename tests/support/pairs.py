@@ -14,16 +14,23 @@ from export.sample_inputs import Sampler
 from retrieval.features.records import Batch
 from retrieval.features.schema import SIDES, Feature, Side
 from retrieval.features.vocabulary import FIRST, Vocabulary
+from train.config import options
 from train.config.load import Config
 from train.config.options import Data, Model, Split, Train
 from train.ease.ease_towers import EaseUserTower
 from train.features.kinds import Fitted, Scaler
 from train.features.preprocess import Preprocess, Range
-from train.model.encoders import ENCODERS, EncoderShape
+from train.model import build
+from train.model.encoders import EncoderShape
 from train.model.feature_embedding import Column
 from train.model.towers import ItemTower, UserTower
 
 MAX_LENGTH = 6
+ENCODERS: dict[str, options.Encoder] = {
+    "attention": options.Attention(residual_dropout=0.6),
+    "mean": options.Mean(),
+    "mlp": options.Mlp(),
+}
 DIM = 16
 ITEMS = Vocabulary([*(f"i{n}" for n in range(30)), "Amélie", "千と千尋", "🎬"])
 WORDS = Vocabulary(["drama", "comedy", "film noir", "дети"])
@@ -79,15 +86,15 @@ def columns(side: Side) -> list[Column]:
 def make_pair(*, encoder: str = "attention", layers: int = 2, seed: int = 0, objective: str = "softmax") -> Pair:
     """Towers with every weight moved away from its first value, so that none is zero by chance."""
     torch.manual_seed(seed)
-    shape = EncoderShape(
-        dim=DIM, layers=layers, heads=2, dropout=0.1, max_length=MAX_LENGTH, short_cut=0.6, short_cut_items=3, decay=0.8
-    )
+    shape = EncoderShape(dim=DIM, layers=layers, heads=2, dropout=0.1, max_length=MAX_LENGTH)
     item = ItemTower(columns("item"), dim=DIM, id_column="item_id", feature_dropout=0.1).eval()
     user: UserTower | EaseUserTower
     if encoder == "ease":
         user = EaseUserTower(columns("user"), dim=DIM, max_length=MAX_LENGTH, recency_decay=0.8).eval()
     else:
-        user = UserTower(columns("user"), dim=DIM, encoder=ENCODERS[encoder](shape), feature_dropout=0.1).eval()
+        user = UserTower(
+            columns("user"), dim=DIM, encoder=build.encoder(ENCODERS[encoder], shape), feature_dropout=0.1
+        ).eval()
     with torch.no_grad():
         for tower in (item, user):
             for weight in tower.parameters():

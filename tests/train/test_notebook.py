@@ -103,9 +103,9 @@ def test_three_configs_stand_ready(movielens_small: Path, tmp_path: Path, as_not
     train = recipe.train
     assert (train.objective, train.epochs, train.batch_size, train.lr) == ("rating", 5, 32, 0.001)
     assert recipe.model.user is not None
-    assert recipe.model.user.name == "seed-attention"
+    assert recipe.model.user.encoder == "notebook-attention"
     assert configs["notebook-mlp.toml"].model.item is not None
-    assert configs["notebook-mlp.toml"].model.item.name == "seed-mlp"
+    assert configs["notebook-mlp.toml"].model.item.encoder == "notebook-mlp"
     assert configs["twotower.toml"].train.objective is None
 
 

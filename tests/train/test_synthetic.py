@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from train.cli.data import fetch
 from train.config.load import load
 from train.data.dataset import prepare
+from train.data.tensors import tensors
 from train.datasets import synthetic
 from train.datasets.synthetic import HONESTY, LOYALTY, Plan, fetch_synthetic, interaction_blocks
 from train.loop import checkpoint
 from train.loop.fit import fit
-from train.model.build import tensors
 
 
 def test_it_is_a_dataset_folder(tmp_path: Path) -> None:

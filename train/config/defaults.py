@@ -7,6 +7,7 @@ from typing import Final
 
 from retrieval.common.errors import ConfigError
 from train.config import options
+from train.config.components import fits_values
 from train.config.load import Config, ResolvedConfig
 
 SMALL_CATALOG: Final = 5_000  # items up to which scoring the whole catalogue costs no more than sampling from it
@@ -14,10 +15,6 @@ MANY_USERS: Final = 5_000  # from so many on, above SMALL_CATALOG items, twice t
 LONG_HISTORY: Final = 30  # mean items of a history from which dropping attention weights only slows training
 MAX_EPOCHS: Final = 30
 STEPS_PER_EPOCH: Final = 100  # at least, where there is little data
-# How many times more often than by chance the same items follow each other, from where an item's successors are worth
-# an embedding of their own in a small catalogue.
-REPEATS_FOR_LAST_ITEM: Final = 3.0
-
 EASE_WEIGHT: Final = 0.3  # docs/experiments/ablation.md
 EASE_DIM: Final = 512  # of EASE alone; in an ensemble 128, or 256 above SMALL_CATALOG items
 EASE_MAX_NUMBERS: Final = 24_000_000  # in EASE's item vectors, beyond which they are cut shorter: about 100 MB
@@ -83,10 +80,9 @@ def resolve(config: Config, statistics: Statistics) -> ResolvedConfig:
         weight_decay=0.0 if train.weight_decay is None else train.weight_decay,
         candidates=train.candidates or _clamp(statistics.items // 2, 64, 512),
         temperature=train.temperature or 0.07,
-        teaching=_distillation(config, statistics) if train.teaching is None else train.teaching,
         start=train.start or "spectral",
         averaging=train.averaging or (4.0 if statistics.ordered else 2.0) * steps,
-        impressions=1.0 if train.impressions is None else train.impressions,
+        impression_weight=1.0 if train.impression_weight is None else train.impression_weight,
         id_dropout=0.05 if train.id_dropout is None else train.id_dropout,
         seed=train.seed,
         accelerator=train.accelerator,
@@ -128,7 +124,7 @@ def _ease(config: Config, statistics: Statistics) -> options.ResolvedEase:
 def _can_fit_ease(config: Config) -> bool:
     has_ids = any(feature.name == config.data.item and feature.kind == "category" for feature in config.item_features)
     summed = isinstance(config.model.item, options.Mean | None)
-    return config.history is not None and has_ids and summed and config.train.objective != "rating"
+    return config.history is not None and has_ids and summed and not fits_values(config.train.objective)
 
 
 def _user_encoder(config: Config, statistics: Statistics) -> options.Encoder:
@@ -137,8 +133,8 @@ def _user_encoder(config: Config, statistics: Statistics) -> options.Encoder:
     encoder = config.model.user or (options.Attention() if statistics.ordered else options.Mean())
     if not isinstance(encoder, options.Attention):
         return encoder
-    if encoder.short_cut is None:
-        encoder = dataclasses.replace(encoder, short_cut=_residual_dropout(config, statistics))
+    if encoder.residual_dropout is None:
+        encoder = dataclasses.replace(encoder, residual_dropout=_residual_dropout(config, statistics))
     if encoder.attention_dropout is None and encoder.dropout is None:
         long = statistics.items <= SMALL_CATALOG and statistics.mean_length >= LONG_HISTORY
         encoder = dataclasses.replace(encoder, attention_dropout=0.0 if long else None)
@@ -148,21 +144,14 @@ def _user_encoder(config: Config, statistics: Statistics) -> options.Encoder:
 def _residual_dropout(config: Config, statistics: Statistics) -> float:
     """Dropout of the last item's own embedding; 1 leaves it out.
 
-    Ratings do not say what follows an item. In a small catalogue where few items follow each other, the tied embeddings
-    hold what there is.
+    Ratings do not say what follows an item, and in a small catalogue the tied embeddings learn it as well.
     """
-    few_repeats = statistics.items <= SMALL_CATALOG and (statistics.repeats or 0.0) < REPEATS_FOR_LAST_ITEM
-    return 1.0 if config.train.objective == "rating" or few_repeats else 0.6
-
-
-def _distillation(config: Config, statistics: Statistics) -> float:
-    """Transition counts say nothing about ratings, nor about histories without an order."""
-    return 0.3 if statistics.ordered and config.train.objective != "rating" else 0.0
+    return 1.0 if fits_values(config.train.objective) or statistics.items <= SMALL_CATALOG else 0.6
 
 
 def _learning_rate(config: Config, statistics: Statistics, batch_size: int) -> float:
     """The noise of a gradient falls with the root of the batch size, so the learning rate grows with it."""
-    if not statistics.ordered or config.train.objective == "rating":
+    if not statistics.ordered or fits_values(config.train.objective):
         return 0.003
     return max(0.003, round(0.006 * math.sqrt(batch_size / 1000), 4))
 

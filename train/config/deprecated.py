@@ -1,6 +1,6 @@
 """Old names of config keys, accepted with a note for one release."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from retrieval.common.console import note
@@ -13,36 +13,52 @@ RENAMED: Final[Mapping[str, str]] = {
     "model.linear": "model.ease",
     "train.ridge": "model.ease.ridge",
     "train.likeness": "model.ease.feature_weight",
+    "train.impressions": "train.impression_weight",
+    "model.user.short_cut": "model.user.residual_dropout",
+}
+RENAMED_ENCODERS: Final[Mapping[str, str]] = {
+    "seed-attention": "notebook-attention",
+    "seed-mlp": "notebook-mlp",
 }
 # Settings that no longer exist, with the reason.
 REMOVED: Final[Mapping[str, str]] = {
     "model.linear.damping": "popular items are no longer down-weighted in EASE",
     "train.damping": "popular items are no longer down-weighted in EASE",
+    "train.teaching": "soft targets from transition counts no longer exist",
     "train.horizon": "towers are trained on the next item",
     "train.positions": "all positions of a history are trained",
+    "model.user.short_cut_items": "only the last item has an embedding of its own",
 }
 
 
-def modernise(raw: dict[str, Any], *, source: str) -> None:
+def modernise(raw: dict[str, Any], *, at: Callable[[str], str]) -> None:
     """Rename old keys of a parsed config in place, and say so once for each key.
 
     Args:
         raw: The tables of the file, with the overrides of the command line merged in.
-        source: Named in the notes.
+        at: Names a key with the file or the option that set it, for the notes.
 
     """
     for old, reason in REMOVED.items():
         if _pop(raw, old) is not None:
-            note(f"{source}: {old} is ignored: {reason}; remove it")
+            note(f"{at(old)} is ignored: {reason}; remove it")
     for old, new in RENAMED.items():
         value = _pop(raw, old)
         if value is not None and not (isinstance(value, dict) and not value):
             _set(raw, new, value)
-            note(f"{source}: {old} is now {new}; rename it")
-    _ease_only(raw, source)
+            note(f"{at(old)} is now {new}; rename it")
+    _ease_only(raw, at)
 
 
-def _ease_only(raw: dict[str, Any], source: str) -> None:
+def current_encoder(name: Any, at: str) -> Any:
+    """The name of an encoder in this release. at: The key, for the note."""
+    if not isinstance(name, str) or name not in RENAMED_ENCODERS:
+        return name
+    note(f'{at}: the encoder "{name}" is now "{RENAMED_ENCODERS[name]}"; rename it')
+    return RENAMED_ENCODERS[name]
+
+
+def _ease_only(raw: dict[str, Any], at: Callable[[str], str]) -> None:
     """`train.start = "linear"` and the encoder `sum` both asked for EASE alone."""
     model = raw.get("model", {})
     asked = _get(raw, "train.start") == "linear" and _pop(raw, "train.start") is not None
@@ -58,7 +74,7 @@ def _ease_only(raw: dict[str, Any], source: str) -> None:
             asked = True
     if asked:
         _set(raw, "model.ease.weight", 1.0)
-        note(f'{source}: train.start = "linear" and the encoder "sum" are now model.ease.weight = 1; change it')
+        note(f'{at("model")}: train.start = "linear" and the encoder "sum" are now model.ease.weight = 1; change it')
 
 
 def _get(raw: Mapping[str, Any], path: str) -> Any:

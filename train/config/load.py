@@ -1,4 +1,4 @@
-"""Config: the config file, checked against `keys`. Errors name file, key, what was found and what was expected."""
+"""Config: the config file, checked against `options`. Errors name file, key, what was found and what was expected."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +15,10 @@ from retrieval.bundle import layout
 from retrieval.common.errors import ConfigError, nearest
 from retrieval.features.kinds import KINDS, OPTIONS
 from retrieval.features.schema import SIDES, Feature, Side
-from train.config.deprecated import modernise
+from train.config.components import ENCODERS, encoder_class, loss_class
+from train.config.deprecated import current_encoder, modernise
 from train.config.options import (
-    ENCODERS,
     Attention,
-    CrossAttention,
     Data,
     Ease,
     Encoder,
@@ -27,8 +26,6 @@ from train.config.options import (
     ResolvedEase,
     ResolvedModel,
     ResolvedTrain,
-    RollingAttention,
-    SeedAttention,
     Split,
     Train,
 )
@@ -62,10 +59,6 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able twin; `from_dict` reads it back."""
-        model = dataclasses.asdict(self.model)
-        for side in SIDES:
-            encoder: Encoder | None = getattr(self.model, side)
-            model[side] = None if encoder is None else {"encoder": encoder.name, **dataclasses.asdict(encoder)}
         return {
             "source": str(self.source),
             "data": dataclasses.asdict(self.data),
@@ -74,7 +67,7 @@ class Config:
                 for side in SIDES
             },
             "split": dataclasses.asdict(self.split),
-            "model": model,
+            "model": dataclasses.asdict(self.model),
             "train": dataclasses.asdict(self.train),
         }
 
@@ -148,8 +141,9 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
     changed: set[str] = set()
     for text in overrides:
         _merge(raw, _override(text), (), changed)
-    modernise(raw, source=str(path))
-    return _parse(raw, _Where(str(path), frozenset(changed)), path)
+    where = _Where(str(path), frozenset(changed))
+    modernise(raw, at=where.at)
+    return _parse(raw, where, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +194,7 @@ def _parse(raw: Mapping[str, Any], where: _Where, source: Path) -> Config:
         item_features=_features("item", raw.get("item", {}), data, where),
         split=_section(Split, raw.get("split", {}), "split", where),
         model=_model(raw.get("model", {}), where),
-        train=_section(Train, raw.get("train", {}), "train", where),
+        train=_train(raw.get("train", {}), where),
         source=source,
     )
 
@@ -215,7 +209,10 @@ def _section(cls: type[T], raw: Mapping[str, Any], name: str, where: _Where) -> 
         if word not in fields:
             raise ConfigError(f"{where.at(at)} is not a key{nearest(word, fields)}")
         values[word] = _value(value, hints[word], fields[word].metadata, where.at(at))
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:  # options that do not fit each other
+        raise ConfigError(f"{where.at(name)}: {error}") from None
 
 
 def _value(value: Any, hint: Any, rules: Mapping[str, Any], at: str) -> Any:
@@ -230,7 +227,7 @@ def _value(value: Any, hint: Any, rules: Mapping[str, Any], at: str) -> Any:
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ConfigError(f"{at} is {_shown(value)}, expected {_EXPECTED[kind]}")
     choices = rules["choices"]
-    if choices is not None and value not in choices:
+    if choices is not None and value not in choices and not (rules["path"] and ":" in value):
         raise ConfigError(
             f"{at} is {_shown(value)}, expected one of {', '.join(choices)}{_did_you_mean(value, choices)}"
         )
@@ -306,13 +303,20 @@ def _feature(side: Side, name: str, raw: Any, where: _Where) -> Feature:
         if kind not in owners:
             raise ConfigError(f"{at}.{word} belongs to kind {' or '.join(owners)}, this feature has kind {kind}")
         low = KINDS[kind].options[word].low
-        rules = {"choices": None, "low": low, "high": None, "above": None, "below": None}
+        rules = {"choices": None, "path": False, "low": low, "high": None, "above": None, "below": None}
         options[word] = _value(value, str if low is None else int, rules, f"{at}.{word}")
     for word, option in KINDS[kind].options.items():
         if option.example is not None and word not in options:
             example = f'{{ kind = "{kind}", {word} = {option.example} }}'
             raise ConfigError(f"{at}: a {kind} needs its {word}, for example {example}")
     return Feature(name=name, kind=kind, **options)
+
+
+def _train(raw: Mapping[str, Any], where: _Where) -> Train:
+    train = _section(Train, raw, "train", where)
+    if train.objective is not None and ":" in train.objective:
+        _imported(loss_class, train.objective, where.at("train.objective"))
+    return train
 
 
 def _model(raw: Mapping[str, Any], where: _Where) -> Model:
@@ -325,9 +329,10 @@ def _model(raw: Mapping[str, Any], where: _Where) -> Model:
     tables: dict[str, Any] = {side: raw[side] for side in SIDES if side in raw}
     shared = raw.get("encoder")
     if isinstance(shared, str):
-        cls = _encoder_class(shared, where.at("model.encoder"))
+        shared = current_encoder(shared, where.at("model.encoder"))
+        found = _encoder_class(shared, where.at("model.encoder"))
         for side in SIDES:
-            if side in cls.sides:
+            if side in found.sides:
                 table = tables.get(side, {})
                 tables[side] = {"encoder": shared, **table} if isinstance(table, dict) else table
     elif isinstance(shared, dict):
@@ -348,14 +353,22 @@ def _model(raw: Mapping[str, Any], where: _Where) -> Model:
     return dataclasses.replace(model, user=user, item=item, ease=_section(Ease, ease, "model.ease", where))
 
 
-def _encoder_class(name: Any, at: str) -> type[Encoder]:
+def _encoder_class(name: Any, at: str) -> Any:
+    """The class of an encoder, which is a subclass of `train.model.encoders.Encoder`."""
     if not isinstance(name, str):
         raise ConfigError(f'{at} is {_shown(name)}, expected a name such as "attention"')
-    if name not in ENCODERS:
+    if name not in ENCODERS and ":" not in name:
         raise ConfigError(
             f"{at} is {_shown(name)}, expected one of {', '.join(ENCODERS)}{_did_you_mean(name, list(ENCODERS))}"
         )
-    return ENCODERS[name]
+    return _imported(encoder_class, name, at)
+
+
+def _imported(find: Callable[[str], Any], name: str, at: str) -> Any:
+    try:
+        return find(name)
+    except ConfigError as error:
+        raise ConfigError(f"{at}: {error}") from error
 
 
 def _encoder(side: str, raw: Any, where: _Where) -> Encoder:
@@ -364,19 +377,14 @@ def _encoder(side: str, raw: Any, where: _Where) -> Encoder:
         raise ConfigError(f"{where.at(at)} is {_shown(raw)}, expected a table: [{at}]")
     if "encoder" not in raw:
         raise ConfigError(f'{where.at(at)} has no encoder; add one, for example encoder = "mlp"')
-    cls = _encoder_class(raw["encoder"], where.at(f"{at}.encoder"))
-    if side not in cls.sides:
-        valid = ", ".join(name for name, other in ENCODERS.items() if side in other.sides)
-        raise ConfigError(f"{where.at(f'{at}.encoder')} is {_shown(cls.name)}, the {side} tower takes one of {valid}")
-    encoder: Encoder = _section(cls, {word: value for word, value in raw.items() if word != "encoder"}, at, where)
-    if isinstance(encoder, SeedAttention | CrossAttention) and encoder.embed % encoder.heads:
-        raise ConfigError(f"{where.at(at)}: {encoder.heads} heads do not divide embed = {encoder.embed}")
-    if isinstance(encoder, RollingAttention):
-        if encoder.width % encoder.heads:
-            raise ConfigError(f"{where.at(at)}: {encoder.heads} heads do not divide width = {encoder.width}")
-        if encoder.window > encoder.embed:
-            raise ConfigError(f"{where.at(at)}: window = {encoder.window} is larger than embed = {encoder.embed}")
-    return encoder
+    name = current_encoder(raw["encoder"], where.at(f"{at}.encoder"))
+    found = _encoder_class(name, where.at(f"{at}.encoder"))
+    if side not in found.sides:
+        valid = ", ".join(other for other in ENCODERS if side in encoder_class(other).sides)
+        raise ConfigError(f"{where.at(f'{at}.encoder')} is {_shown(name)}, the {side} tower takes one of {valid}")
+    rest = {word: value for word, value in raw.items() if word != "encoder"}
+    options: Encoder = _section(found.Options, rest, at, where)
+    return dataclasses.replace(options, encoder=name)
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

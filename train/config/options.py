@@ -1,16 +1,15 @@
 """Every key of the config file, with its default, its type and what it does.
 
-A key is a field of a dataclass below, made by `key`. `config` checks a file against them, `config_text` writes
-their help as comments. A default of None on a key that is not the name of a file or column means "auto", which may be
-written out: chosen from what the data is, by `train/config/defaults.py`.
+A key is a field of a dataclass below, made by `key`. `load` checks a file against them, `render` writes their help as
+comments. A default of None on a key that is not the name of a file or column means "auto", which may be written out:
+`defaults` chooses the value from statistics of the data.
 """
 
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any
 
-from retrieval.features.schema import Side
+from train.config.components import LOSSES
 
 
 def key(
@@ -22,14 +21,22 @@ def key(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    path: bool = False,
 ) -> Any:
-    """A key of the config file.
+    """Define a key of the config file.
 
-    text: what it does, as a comment in the file.
-    choices: the words it may be; low, high: the numbers it may be, inclusive; above, below: exclusive.
+    Args:
+        default: Value where the file does not name the key.
+        text: What the key does, written as a comment into the file.
+        choices: Allowed words.
+        low: Smallest allowed number.
+        high: Largest allowed number.
+        above: Number that the value must exceed.
+        below: Number that the value must be less than.
+        path: Whether the path of a class, "package.module:Class", is allowed besides `choices`.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
-    return field(default=default, metadata={"text": text, "choices": choices, **bounds})
+    return field(default=default, metadata={"text": text, "choices": choices, "path": path, **bounds})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,91 +74,53 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
-    """Causal self-attention over the static features and the history. User side only."""
+class Encoder:
+    """Options of an encoder: the base class, and the options of an encoder that has none.
 
-    name: ClassVar[str] = "attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user",)
+    The options of the encoders that the default recipe chooses from follow below. Those of other encoders are in the
+    encoder's own file.
+
+    Attributes:
+        encoder: The encoder's name in the config, a key of `components.ENCODERS`, or the path of its class.
+    """
+
+    encoder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention(Encoder):
+    """Options of `train.model.encoders.Attention`."""
+
+    encoder: str = "attention"
     layers: int | None = key(None, "Blocks; model.layers by default.", low=1, high=12)
     heads: int | None = key(None, "Attention heads; model.heads by default.", low=1, high=64)
     dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
     attention_dropout: float | None = key(
         None, "Dropout of the attention weights; as dropout by default.", low=0, below=1
     )
-    short_cut: float | None = key(
-        None, "Dropout of the vectors that the newest items add past the attention; 1 adds none.", low=0, high=1
+    residual_dropout: float | None = key(
+        None,
+        "Dropout of the embedding of the newest item, which is added to the output of the attention; 1 for no such "
+        "embedding.",
+        low=0,
+        high=1,
     )
-    short_cut_items: int | None = key(None, "How many of the newest items add such a vector.", low=1, high=100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mean:
-    """The mean of the history and of the embedded features."""
+class Mean(Encoder):
+    """Options of `train.model.encoders.Mean`."""
 
-    name: ClassVar[str] = "mean"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    encoder: str = "mean"
     dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mlp:
-    """Layers over the embedded features."""
+class Mlp(Encoder):
+    """Options of `train.model.encoders.Mlp`."""
 
-    name: ClassVar[str] = "mlp"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    encoder: str = "mlp"
     dropout: float | None = key(None, "Dropout; model.dropout by default.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedAttention:
-    """The notebook's attention tower: linear, self-attention over the features, mean, linear."""
-
-    name: ClassVar[str] = "seed-attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
-    heads: int = key(8, "Attention heads.", low=1, high=64)
-    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
-    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RollingAttention:
-    """The notebook's tower that crashed: attention over overlapping windows of the embedding."""
-
-    name: ClassVar[str] = "rolling-attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    embed: int = key(128, "Width of the embedding that the windows are cut from.", low=1, high=4096)
-    window: int = key(3, "Width of a window; at most the embedding's.", low=1, high=4096)
-    width: int = key(32, "Width of the attention that a window is projected to; a multiple of the heads.", low=1)
-    heads: int = key(4, "Attention heads.", low=1, high=64)
-    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
-    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedMlp:
-    """The notebook's plain tower: two linear layers with ReLU."""
-
-    name: ClassVar[str] = "seed-mlp"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    hidden: int = key(128, "Width of the hidden layer.", low=1, high=8192)
-    last_relu: bool = key(False, "ReLU after the last layer too, as in the notebook: no cosine is then below 0.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrossAttention:
-    """Attention with the profile as query, over the history or the item's own features."""
-
-    name: ClassVar[str] = "cross-attention"
-    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
-    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
-    heads: int = key(8, "Attention heads.", low=1, high=64)
-    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
-    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
-
-
-Encoder = Attention | Mean | Mlp | SeedAttention | RollingAttention | SeedMlp | CrossAttention
-ENCODERS: Final[Mapping[str, type[Encoder]]] = {cls.name: cls for cls in typing.get_args(Encoder)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,20 +175,18 @@ class Train:
 
     objective: str | None = key(
         None,
-        "softmax (all items), sampled-softmax (shared candidates), in-batch (logQ), bpr, or rating (the value).",
-        choices=("softmax", "sampled-softmax", "in-batch", "bpr", "rating"),
+        "Loss: softmax (all items), sampled-softmax (shared candidates), in-batch (logQ), bpr, rating (the value), or "
+        'the path of a class, such as "mypackage.losses:MyLoss".',
+        choices=tuple(LOSSES),
+        path=True,
     )
-    epochs: int | None = key(None, "Passes over the data, at most.", low=1)
+    epochs: int | None = key(None, "Maximum number of passes over the data.", low=1)
     patience: int | None = key(None, "Epochs without a better validation before training stops.", low=1)
     batch_size: int | None = key(None, "Training targets in a step, about.", low=1)
     lr: float | None = key(None, "Learning rate.", above=0)
     weight_decay: float | None = key(None, "Weight decay of AdamW.", low=0)
-    candidates: int | None = key(None, "sampled-softmax: items drawn uniformly, beside the batch's own targets.", low=1)
-    teaching: float | None = key(
-        None,
-        "Share of the target that comes from counts of which item follows which, not from the next item.",
-        low=0,
-        below=1,
+    candidates: int | None = key(
+        None, "sampled-softmax: items drawn uniformly, in addition to the items of the batch.", low=1
     )
     start: str | None = key(
         None,
@@ -233,8 +200,10 @@ class Train:
     id_dropout: float | None = key(
         None, "Share of ids and features hidden in training, so that unseen ones work.", low=0, below=1
     )
-    impressions: float | None = key(
-        None, "Weight of the choice among what was shown (data.negative), beside that among all items.", low=0
+    impression_weight: float | None = key(
+        None,
+        "Weight of the softmax over the items that were shown (data.negative), added to the softmax over all items.",
+        low=0,
     )
     seed: int = key(0, "The same seed on the same CPU gives the same bytes.", low=0)
     accelerator: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu", "mps"))
@@ -273,9 +242,8 @@ class ResolvedTrain(Train):
     lr: float
     weight_decay: float
     candidates: int
-    teaching: float
     start: str
     averaging: float
     temperature: float
     id_dropout: float
-    impressions: float
+    impression_weight: float

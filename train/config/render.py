@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from retrieval.features.schema import SIDES, Feature, Side
-from train.config.options import ENCODERS, Data, Ease, Model, Split, Train
+from train.config.components import ENCODERS, encoder_class
+from train.config.options import Data, Ease, Model, Split, Train
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COLUMN: Final = 40  # where the comment of a key begins
@@ -48,7 +49,7 @@ def render(
     for side, table in tables.items():
         lines += ["", f"[model.{side}]", f"encoder = {_value(table['encoder'])}"]
         rest = {name: value for name, value in table.items() if name != "encoder"}
-        lines += _keys(ENCODERS[table["encoder"]], rest)
+        lines += _keys(encoder_class(table["encoder"]).Options, rest)
     lines += ["", "[model.ease]", *_keys(Ease, model.get("ease", {}))]
     lines += ["", "[train]", *_keys(Train, train or {}), ""]
     return "\n".join(lines)
@@ -108,8 +109,10 @@ def reference() -> str:
     }
     parts = [f"### [{name}]\n\n{_reference_table(cls)}" for name, cls in sections.items()]
     lines = ["### Encoders: `encoder` in [model] for both towers, in [model.user] and [model.item] for each", ""]
-    for name, encoder in ENCODERS.items():
-        lines += [f"**`{name}`** ({' and '.join(encoder.sides)}): {encoder.__doc__}", "", _reference_table(encoder), ""]
+    for name in ENCODERS:
+        encoder = encoder_class(name)
+        summary = " ".join(encoder.__doc__.split("\n\n")[0].split())
+        lines += [f"**`{name}`** ({' and '.join(encoder.sides)}): {summary}", "", _reference_table(encoder.Options), ""]
     return "\n\n".join([*parts, "\n".join(lines).rstrip()])
 
 

@@ -1,7 +1,9 @@
-"""Histories -> batches: whole tensors cut by index, no work a row."""
+"""Histories -> batches of windows, cut with array indexing."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,60 +15,66 @@ from retrieval.features.vocabulary import FIRST
 
 Rows = npt.NDArray[np.int64]
 
-SHOWN = 8  # of what was shown beside a choice, drawn anew each epoch
+IMPRESSIONS = 8  # maximum number of impressions of a choice in a batch, drawn again each epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histories:
-    """What every user took, oldest first, one user after another.
+    """The items of every user, oldest first, one user after another.
 
-    users: (u,) int64 user rows, those with at least one item. starts: (u + 1,) int64 into the rest.
-    items: (n,) int64 item rows. values: (n,) float32, scaled to [-1, 1], NaN where missing; None where
-    nothing reads them.
-    shown: for each of `items` the item rows that were shown beside it and not chosen; None where the data does not say.
+    Attributes:
+        users: (u,) int64 user rows, those with at least one item.
+        starts: (u + 1,) int64, where each user starts in the arrays below.
+        items: (n,) int64 item rows.
+        values: (n,) float32 ratings scaled to [-1, 1], NaN where missing; None if the loss does not fit values.
+        impressions: For each of `items`, the item rows that were shown with it and not chosen; None if the data has no
+            impressions.
     """
 
     users: Rows
     starts: Rows
     items: Rows
     values: npt.NDArray[np.float32] | None = None
-    shown: CSR | None = None
+    impressions: CSR | None = None
 
     @classmethod
     def from_rows(
-        cls, users: Rows, items: Rows, values: npt.NDArray[np.float32] | None = None, shown: CSR | None = None
+        cls, users: Rows, items: Rows, values: npt.NDArray[np.float32] | None = None, impressions: CSR | None = None
     ) -> "Histories":
-        """users, items: (n,) rows sorted by user, oldest first within one."""
+        """Build from the user and item rows of interactions, (n,) each, sorted by user and then oldest first."""
         present, first = np.unique(users, return_index=True)
         starts = np.append(first, len(users)).astype(np.int64)
-        return cls(users=present, starts=starts, items=items, values=values, shown=shown)
+        return cls(users=present, starts=starts, items=items, values=values, impressions=impressions)
 
     @property
     def lengths(self) -> Rows:
         return np.diff(self.starts)
 
     def shuffled(self, generator: np.random.Generator) -> "Histories":
-        """The same histories, each in a random order."""
+        """Return the same histories, each in a random order."""
         owner = np.repeat(np.arange(len(self.users)), self.lengths)
         order = np.lexsort((generator.random(len(self.items)), owner))
         values = None if self.values is None else self.values[order]
-        shown = None if self.shown is None else self.shown.take(order)
-        return Histories(users=self.users, starts=self.starts, items=self.items[order], values=values, shown=shown)
+        impressions = None if self.impressions is None else self.impressions.take(order)
+        return Histories(
+            users=self.users, starts=self.starts, items=self.items[order], values=values, impressions=impressions
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Stretches of histories, newest item first, padded at the end with zeros.
+    """Windows of histories, newest item first, padded at the end with zeros.
 
-    users: (batch,) int64 user rows. rows: (batch, width) int64 rows of the item vocabulary (item row + 2).
-    lengths: (batch,) int64, at least 1. fresh: (batch,) int64: the newest `fresh` items are targets, the older ones
-    are there to be read. opening: (batch,) int64 below `lengths`, the place of the item that the profile alone is to
-    find: any of the row's, as a user of whom only features are known may be asked about at any time.
-    values: (batch, width) float32 or None.
-    shown: (batch, width, some) int64 rows of the item vocabulary: what was shown beside an item and not chosen, padded
-    with zeros; None where nothing was.
-    lessons: (batch, width) int64 rows of the item vocabulary: at slot k > 0 what a teacher expects after item k, 0
-    where nothing is or the slot is not trained; None without a teacher.
+    Attributes:
+        users: (batch,) int64 user rows.
+        rows: (batch, width) int64 rows of the item vocabulary (item row + 2).
+        lengths: (batch,) int64 number of items in each window, at least 1.
+        fresh: (batch,) int64. The newest `fresh` items are targets; the older ones are only read.
+        opening: (batch,) int64, below `lengths`: the item that the profile alone has to predict. It is any of the
+            window, since a user without history may come at any time.
+        values: (batch, width) float32 ratings scaled to [-1, 1], or None.
+        impressions: (batch, width, m) int64 rows of the item vocabulary that were shown with an item and not chosen,
+            padded with zeros; or None.
     """
 
     users: Tensor
@@ -75,28 +83,26 @@ class Batch:
     fresh: Tensor
     opening: Tensor
     values: Tensor | None = None
-    shown: Tensor | None = None
-    lessons: Tensor | None = None
+    impressions: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch elsewhere; Lightning calls it."""
-        return Batch(
-            users=self.users.to(device),
-            rows=self.rows.to(device),
-            lengths=self.lengths.to(device),
-            fresh=self.fresh.to(device),
-            opening=self.opening.to(device),
-            values=None if self.values is None else self.values.to(device),
-            shown=None if self.shown is None else self.shown.to(device),
-            lessons=None if self.lessons is None else self.lessons.to(device),
-        )
+        """Return the batch on a device. Lightning calls this."""
+        moved: dict[str, Any] = {
+            field.name: None if (tensor := getattr(self, field.name)) is None else tensor.to(device)
+            for field in dataclasses.fields(self)
+        }
+        return Batch(**moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """Which stretches of the histories make the rows of an epoch: (w,) int64 each; ends are exclusive.
+    """The windows of an epoch, (w,) int64 each; positions in `Histories.items`, ends are exclusive.
 
-    owner: position in `Histories.users`; first: where reading starts; target: where targets start; end.
+    Attributes:
+        owner: Position in `Histories.users`.
+        first: First item to read.
+        target: First item that is a target.
+        end: End of the window.
     """
 
     owner: Rows
@@ -110,10 +116,10 @@ class Windows:
 
 
 def cut(histories: Histories, *, max_length: int, generator: np.random.Generator) -> Windows:
-    """Cut histories into windows of at most max_length + 1 items, so that every item is a target once.
+    """Cut histories into windows of at most `max_length` + 1 items, so that every item is a target once.
 
-    A history that does not fit is cut at random places, other ones each epoch, and a window also reads the quarter
-    window before it: short of the beginning of a history, no target stands without a past.
+    A history that is longer is cut at random places, different ones each epoch. A window also reads the quarter before
+    it, so that only the first items of a history are predicted from little.
     """
     lengths = histories.lengths
     longest = max_length + 1
@@ -138,21 +144,25 @@ def batches(
     batch_size: int,
     shuffle: bool,
     generator: np.random.Generator,
-    teach: Callable[[Histories], Rows] | None = None,
 ) -> Iterator[Batch]:
-    """Cut an epoch's batches.
+    """Generate the batches of an epoch.
 
-    batch_size: targets in a batch, about: rows of alike length stand together, so that little is padding, and long
-        rows are fewer.
-    shuffle: for histories whose order means nothing: another one each epoch.
-    teach: histories -> an item row to learn after each of their items, negative for none: (n,).
+    Args:
+        histories: Of all users.
+        max_length: Longest history that is read.
+        batch_size: Approximate number of targets in a batch. Windows of similar length are batched together, so that
+            there is little padding, and a batch of longer windows has fewer of them.
+        shuffle: Whether to shuffle each history, if its order means nothing.
+        generator: Of all random choices.
+
+    Yields:
+        Batches, in random order.
     """
     if shuffle:
         histories = histories.shuffled(generator)
-    lessons = None if teach is None else teach(histories)
     windows = cut(histories, max_length=max_length, generator=generator)
     lengths = windows.lengths
-    # Alike lengths, yet not the same neighbours each epoch.
+    # Similar lengths, but other neighbours each epoch.
     order = np.argsort(lengths + generator.random(len(lengths)) * (1 + lengths // 8), kind="stable")
     targets = np.cumsum((windows.end - windows.target)[order])
     edges = np.unique(
@@ -160,17 +170,11 @@ def batches(
     )
     starts = np.append(0, edges[:-1])
     for number in generator.permutation(len(edges)):
-        yield gather(histories, windows, order[starts[number] : edges[number]], lessons, generator=generator)
+        yield gather(histories, windows, order[starts[number] : edges[number]], generator=generator)
 
 
-def gather(
-    histories: Histories, windows: Windows, chosen: Rows, lessons: Rows | None, *, generator: np.random.Generator
-) -> Batch:
-    """The chosen windows as tensors.
-
-    lessons: (n,) an item row after each item, negative for none. generator: draws what the profile is to find, and what
-    was shown.
-    """
+def gather(histories: Histories, windows: Windows, chosen: Rows, *, generator: np.random.Generator) -> Batch:
+    """Build the batch of the chosen windows."""
     lengths = windows.lengths[chosen]
     offset = np.arange(int(lengths.max()))  # (width,)
     inside = offset < lengths[:, None]  # (batch, width)
@@ -178,13 +182,11 @@ def gather(
     rows = np.where(inside, histories.items[position] + FIRST, 0)
     values = None if histories.values is None else np.where(inside, histories.values[position], np.float32(0))
     fresh = (windows.end - windows.target)[chosen]
-    if lessons is not None:
-        lesson = lessons[position]
-        taught = inside & (offset > 0) & (offset <= fresh[:, None]) & (lesson >= 0)
-        lessons = np.where(taught, lesson + FIRST, 0)
-    shown = None
-    if histories.shown is not None:
-        shown = some_shown(histories.shown, position, wanted=offset < fresh[:, None], generator=generator)
+    impressions = None
+    if histories.impressions is not None:
+        impressions = sample_impressions(
+            histories.impressions, position, trained=offset < fresh[:, None], generator=generator
+        )
     return Batch(
         users=torch.from_numpy(histories.users[windows.owner[chosen]]),
         rows=torch.from_numpy(rows),
@@ -192,21 +194,28 @@ def gather(
         fresh=torch.from_numpy(fresh),
         opening=torch.from_numpy(generator.integers(0, lengths)),
         values=None if values is None else torch.from_numpy(values),
-        shown=None if shown is None else torch.from_numpy(shown),
-        lessons=None if lessons is None else torch.from_numpy(lessons),
+        impressions=None if impressions is None else torch.from_numpy(impressions),
     )
 
 
-def some_shown(shown: CSR, position: Rows, *, wanted: npt.NDArray[np.bool_], generator: np.random.Generator) -> Rows:
-    """At most `SHOWN` of what was shown beside each item, a stretch of its list that starts anywhere and goes round.
+def sample_impressions(
+    impressions: CSR, position: Rows, *, trained: npt.NDArray[np.bool_], generator: np.random.Generator
+) -> Rows:
+    """Select at most `IMPRESSIONS` of each item's impressions: a random start in its list, and then those in turn.
 
-    position: (batch, width) of the items; wanted: (batch, width), where anything is asked for.
-    Returns (batch, width, some) rows of the item vocabulary, zeros after.
+    Args:
+        impressions: Of each interaction.
+        position: (batch, width) int64, the interaction of each item.
+        trained: (batch, width) bool, where impressions are needed.
+        generator: Draws the starts.
+
+    Returns:
+        (batch, width, m) int64 rows of the item vocabulary, padded with zeros.
     """
-    count = np.where(wanted, shown.lengths[position], 0)  # (batch, width)
-    place = np.arange(min(SHOWN, int(count.max(initial=0))))
+    count = np.where(trained, impressions.lengths[position], 0)  # (batch, width)
+    place = np.arange(min(IMPRESSIONS, int(count.max(initial=0))))  # (m,)
     begin = generator.integers(0, np.maximum(count, 1))
-    inside = place < count[:, :, None]  # (batch, width, some)
+    inside = place < count[:, :, None]  # (batch, width, m)
     turned = (begin[:, :, None] + place) % np.maximum(count, 1)[:, :, None]
-    entry = np.where(inside, shown.indptr[position][:, :, None] + turned, 0)
-    return np.where(inside, np.append(shown.indices, 0)[entry] + FIRST, 0)
+    entry = np.where(inside, impressions.indptr[position][:, :, None] + turned, 0)
+    return np.where(inside, np.append(impressions.indices, 0)[entry] + FIRST, 0)

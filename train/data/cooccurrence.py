@@ -1,4 +1,4 @@
-"""Counts of what follows what, and of what is taken together, in the histories."""
+"""Counts of items that follow each other, or that the same users have, in the histories."""
 
 from collections.abc import Callable
 
@@ -10,18 +10,15 @@ from train.data.batches import Histories
 
 Floats = npt.NDArray[np.floating]
 
-FADE = 0.9  # a pair one place further apart counts so much of what it did
-FEATURES = 3.0  # interactions that the features of an item count for, beside those that it has
+FADE = 0.9  # weight of a pair relative to one that is a place nearer
+FEATURES = 3.0  # number of interactions that the features of an item count for
 
 
-def follows(
-    histories: Histories, *, catalogue: int, window: int, both: bool, read: float = 0.5, found: float = 0.5
-) -> sparse.csr_array:
-    """How strongly item j is expected after item i: (catalogue, catalogue) float32.
+def pair_counts(histories: Histories, *, catalogue: int, window: int) -> sparse.csr_array:
+    """Count how often two items are at most `window` places apart, with weight FADE^(distance - 1).
 
-    window: pairs up to so many places apart count, FADE^(gap - 1) each.
-    both: what came before counts as what came after, so that the matrix is symmetric where `read` equals `found`.
-    read, found: powers of the frequency of i and of j that a count is divided by.
+    Returns:
+        (catalogue, catalogue) float32, symmetric.
     """
     owner = np.repeat(np.arange(len(histories.users)), histories.lengths)
     total = sparse.csr_array((catalogue, catalogue), dtype=np.float32)
@@ -30,48 +27,56 @@ def follows(
         pairs = (histories.items[same], histories.items[same + gap])
         weight = np.full(len(same), FADE ** (gap - 1), np.float32)
         total = total + sparse.coo_array((weight, pairs), shape=(catalogue, catalogue)).tocsr()
-    if both:
-        total = total + total.T
-    counts = np.maximum(np.bincount(histories.items, minlength=catalogue), 1).astype(np.float32)
-    scaled = sparse.diags_array(counts**-read) @ total @ sparse.diags_array(counts**-found)
-    return sparse.csr_array(scaled, dtype=np.float32)
+    return sparse.csr_array(total + total.T, dtype=np.float32)
 
 
-def near(histories: Histories, alike: sparse.csr_array, *, window: int) -> Callable[[Floats], Floats]:
-    """What stands near in the histories or is alike by its features: multiplies by a symmetric (items, items) matrix.
+def windowed(histories: Histories, feature_rows: sparse.csr_array, *, window: int) -> Callable[[Floats], Floats]:
+    """Relate items that are near each other in the histories or have features in common.
 
-    The pairs of `follows`, in both directions, and beside them what items share, as much of it as comes with `FEATURES`
-    interactions; over the roots of what both items have of either. So an item that many took is told by who took it,
-    one that nobody took by what it is made of. A value counts by its inverse document frequency.
-    alike: (rows, items), see `likeness`.
+    The matrix is the sum of the `pair_counts` and of the feature values that two items share, where the
+    features of an item weigh as much as `FEATURES` interactions. Both are divided by the roots of the items' totals. So
+    a frequent item is related by its interactions, a new one by its features. A feature value is weighted by its
+    inverse document frequency.
+
+    Args:
+        histories: Of all users.
+        feature_rows: (values, items), see `train.ease.feature_rows`.
+        window: Maximum distance of a pair.
+
+    Returns:
+        A function that multiplies (items, n) by the symmetric (items, items) matrix.
     """
-    catalogue = alike.shape[1]
-    pairs = follows(histories, catalogue=catalogue, window=window, both=True, read=0, found=0)
-    taken = np.bincount(histories.items, minlength=catalogue).astype(np.float32)
-    each = float(pairs.sum()) / max(len(histories.items), 1)  # what an interaction comes with
-    extent = np.abs(alike)
-    size = np.maximum(extent.sum(axis=1), 1)  # (rows,)
+    catalogue = feature_rows.shape[1]
+    pairs = pair_counts(histories, catalogue=catalogue, window=window)
+    frequency = np.bincount(histories.items, minlength=catalogue).astype(np.float32)
+    per_interaction = float(pairs.sum()) / max(len(histories.items), 1)  # pairs
+    magnitude = np.abs(feature_rows)
+    size = np.maximum(magnitude.sum(axis=1), 1)  # (values,)
     weight = (np.maximum(np.log(catalogue / size), 0) / size).astype(np.float32)[:, None]
-    reach = (extent.T @ (weight[:, 0] * extent.sum(axis=1)))[:, None]  # (items, 1)
-    told = reach[:, 0] > 0
-    share = (FEATURES * each / np.where(reach > 0, reach, np.inf)) ** 0.5  # (items, 1)
-    scale = (np.maximum(taken + FEATURES * told, 1) ** -0.5)[:, None]
+    total = (magnitude.T @ (weight[:, 0] * magnitude.sum(axis=1)))[:, None]  # (items, 1)
+    has_features = total[:, 0] > 0
+    share = (FEATURES * per_interaction / np.where(total > 0, total, np.inf)) ** 0.5  # (items, 1)
+    scale = (np.maximum(frequency + FEATURES * has_features, 1) ** -0.5)[:, None]
     share, scale = share.astype(np.float32), scale.astype(np.float32)
-    transposed = alike.T.tocsr()
+    transposed = feature_rows.T.tocsr()
 
     def product(vectors: Floats) -> Floats:
         scaled = scale * vectors
-        found: Floats = scale * (pairs @ scaled + share * (transposed @ (weight * (alike @ (share * scaled)))))
+        shared = share * (transposed @ (weight * (feature_rows @ (share * scaled))))
+        found: Floats = scale * (pairs @ scaled + shared)
         return found
 
     return product
 
 
-def together(histories: Histories, *, catalogue: int) -> Callable[[Floats], Floats]:
-    """What is taken by the same users, whatever the order: multiplies by a symmetric (catalogue, catalogue) matrix.
+def by_user(histories: Histories, *, catalogue: int) -> Callable[[Floats], Floats]:
+    """Relate items that the same users have, whatever the order.
 
-    Entry i, j: the users of both, each counting 1 / items of the user, over the root of the users of i times those of
-    j. The matrix is never made: it would be nearly full.
+    Entry i, j of the matrix is the number of users of both, each weighted by 1 / (number of the user's items), divided
+    by the root of the number of users of i times that of j. The matrix is nearly full and is never built.
+
+    Returns:
+        A function that multiplies (catalogue, n) by the symmetric (catalogue, catalogue) matrix.
     """
     ones = np.ones(len(histories.items), np.float32)
     taken = sparse.csr_array((ones, histories.items, histories.starts), shape=(len(histories.users), catalogue))

@@ -1,8 +1,7 @@
-"""DataModule: the dataset as tensors, batches by epoch, and the validation that Lightning asks for."""
+"""DataModule: a prepared dataset as tensors, as training batches, and as validation blocks."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +14,30 @@ from torch.utils.data import Dataset as Blocks
 
 from retrieval.common.csr import CSR, from_pairs
 from retrieval.features.vocabulary import FIRST
-from train.config.load import Config
+from train.config.components import fits_values
+from train.config.load import ResolvedConfig
 from train.data.batches import Batch, Histories, batches
 from train.data.dataset import Dataset
-from train.data.transition_sampler import Teacher
+from train.data.tensors import tensors
 from train.features.preprocess import Range
-from train.model.build import given, tensors
 
 Rows = npt.NDArray[np.int64]
 
-VALIDATION_SCORES = 400_000_000  # users x items ranked after an epoch, at most: seconds, not minutes
-VALIDATION_USERS = 2_000, 100_000  # but at least so many users, where there are, and never more
-VALIDATION_BLOCK = 256  # users whose vectors are made at a time
+VALIDATION_SCORES = 400_000_000  # maximum users x items that are ranked after an epoch: seconds, not minutes
+VALIDATION_USERS = 2_000, 100_000  # minimum (if there are as many) and maximum number of validation users
+VALIDATION_BLOCK = 256  # users that are embedded at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """Users to rank for: their rows, what they had done before, what they did next, and what is not to be ranked.
+    """The validation users and what is known of them.
 
-    held_out: how many there were to draw from.
+    Attributes:
+        users: (u,) int64 user rows.
+        held_out: Number of users with held-out items, of which `users` may be a sample.
+        history: Items of each user before the held-out ones, oldest first.
+        wanted: Held-out items of each user.
+        seen: Items that are not ranked for a user: all that the training has.
     """
 
     users: Rows
@@ -44,7 +48,7 @@ class Truth:
 
 
 def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth:
-    """What validation asks. limit: users at most, drawn by the seed."""
+    """Collect the validation users. limit: maximum number of users, sampled with `seed`."""
     frame = dataset.interactions.with_row_index("position")
     wanted = frame.filter(pl.col("split") == "valid")
     users = np.unique(wanted.get_column("user").to_numpy()).astype(np.int64)
@@ -60,7 +64,7 @@ def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth
         return from_pairs(owners[chosen], part.get_column("item").to_numpy()[chosen], height=len(users))
 
     known = frame.filter(pl.col("split").is_in(["train", "valid-fold-in"]))
-    # With a random split a user's training rows lie on both sides of the truth: the input stops before it.
+    # With a random split a user's training rows are on both sides of the held-out ones: the history stops before them.
     first = wanted.group_by("user").agg(pl.col("position").min().alias("first"))
     timed = dataset.interactions.get_column("time").null_count() < frame.height
     before = known.join(first, on="user", maintain_order="left") if timed else known
@@ -68,8 +72,8 @@ def truth(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Truth
     return Truth(users=users, held_out=held_out, history=lists(before), wanted=lists(wanted), seen=lists(known))
 
 
-def shown(dataset: Dataset) -> CSR | None:
-    """What was shown beside each training row and not chosen, in the order of the rows; None without impressions."""
+def impressions_of(dataset: Dataset) -> CSR | None:
+    """Return the impressions of each training row, in the order of the rows; None if there are none."""
     trains = dataset.interactions.get_column("split") == "train"
     row = trains.cum_sum().to_numpy().astype(np.int64) - 1
     choice = dataset.impressions.get_column("choice").to_numpy()
@@ -81,7 +85,7 @@ def shown(dataset: Dataset) -> CSR | None:
 
 
 def newest_first(history: CSR, max_length: int) -> Rows:
-    """Lists of item rows, oldest first -> rows of the item vocabulary as a tower takes them. (n, k) int64."""
+    """Convert lists of item rows, oldest first, to the rows of the item vocabulary that a tower takes: (n, k) int64."""
     offset = np.arange(min(max_length, int(history.lengths.max(initial=0))))
     inside = offset < history.lengths[:, None]
     position = np.where(inside, history.indptr[1:, None] - 1 - offset, 0)
@@ -90,32 +94,35 @@ def newest_first(history: CSR, max_length: int) -> Rows:
 
 
 class EpochBatches(IterableDataset[Batch]):
-    """The batches of one epoch, cut when they are iterated."""
+    """The batches of one epoch, built while they are iterated."""
 
     def __init__(
-        self, histories: Histories, *, config: Config, shuffle: bool, epoch: int, teacher: Teacher | None = None
+        self,
+        histories: Histories,
+        *,
+        config: ResolvedConfig,
+        shuffle: bool,
+        epoch: int,
     ) -> None:
         self.histories, self.config, self.shuffle, self.epoch = histories, config, shuffle, epoch
-        self.teacher = teacher
 
     def __iter__(self) -> Iterator[Batch]:
-        history = self.config.history
-        # By epoch, not one stream: a resumed training goes on as if it had never stopped.
+        history, batch_size = self.config.history, self.config.train.batch_size
+        # Seeded by epoch, so that a resumed training continues as if it had never stopped.
         generator = np.random.default_rng((self.config.train.seed, self.epoch))
-        yield from batches(
+        return batches(
             self.histories,
             max_length=history.max_length if history is not None and history.max_length else 1,
-            batch_size=given(self.config.train.batch_size),
+            batch_size=batch_size,
             shuffle=self.shuffle,
             generator=generator,
-            teach=None if self.teacher is None else partial(self.teacher.draw, generator=generator),
         )
 
 
 class ValidationBlocks(Blocks[dict[str, Tensor]]):
-    """The users that validation asks about; a block of them is made when its turn has come."""
+    """The validation users in blocks; a block is built when it is asked for."""
 
-    def __init__(self, truth: Truth, asked: Rows, users: Mapping[str, Tensor], *, config: Config) -> None:
+    def __init__(self, truth: Truth, asked: Rows, users: Mapping[str, Tensor], *, config: ResolvedConfig) -> None:
         """asked: positions in `truth.users`. users: the static features of every user, a tensor a column."""
         self.truth, self.asked, self.users, self.history = truth, asked, users, config.history
 
@@ -134,31 +141,34 @@ class ValidationBlocks(Blocks[dict[str, Tensor]]):
 class DataModule(lightning.LightningDataModule):
     """A prepared dataset as batches.
 
-    config: resolved. users, items: the static features of every user and item, a tensor a column.
-    asked: positions in `truth.users`, in the order in which validation asks them.
-    teacher: of what is to be learned beside what did follow; None for nothing.
+    Attributes:
+        config: Resolved config.
+        histories: The training interactions.
+        users: Static features of every user, one tensor per column.
+        items: Features of every item, one tensor per column.
+        truth: The validation users.
+        asked: (u,) int64 positions in `truth.users`, in the order of the validation blocks.
+        ratings: Held-out ratings; None if the loss does not fit values.
     """
 
-    def __init__(self, dataset: Dataset, config: Config, *, ordered: bool) -> None:
+    def __init__(self, dataset: Dataset, config: ResolvedConfig, *, ordered: bool) -> None:
         super().__init__()
         self.config, self.ordered = config, ordered
-        self.teacher: Teacher | None = None
+        rated = fits_values(config.train.objective)
         train = dataset.rows("train")
         self.histories = Histories.from_rows(
             train.get_column("user").to_numpy().astype(np.int64),
             train.get_column("item").to_numpy().astype(np.int64),
-            scaled(train.get_column("value"), dataset.preprocess.values)
-            if config.train.objective == "rating"
-            else None,
-            shown(dataset),
+            scaled(train.get_column("value"), dataset.preprocess.values) if rated else None,
+            impressions_of(dataset),
         )
         self.users = tensors(dataset.preprocess.encode_table("user", dataset.users))
         self.items = tensors(dataset.preprocess.encode_table("item", dataset.items))
         limit = np.clip(VALIDATION_SCORES // max(dataset.items.height, 1), *VALIDATION_USERS)
         self.truth = truth(dataset, limit=int(limit), seed=config.train.seed)
-        # By length, so that a block is hardly padded: where most histories are short, a third of the time.
+        # Sorted by length, so that blocks have little padding: a third of the time if most histories are short.
         self.asked = np.argsort(self.truth.history.lengths, kind="stable")
-        self.ratings = held_out_ratings(dataset, self.truth) if config.train.objective == "rating" else None
+        self.ratings = held_out_ratings(dataset, self.truth) if rated else None
         self.preprocess = dataset.preprocess
 
     @property
@@ -166,14 +176,12 @@ class DataModule(lightning.LightningDataModule):
         return self.trainer.current_epoch if self.trainer is not None else 0
 
     def train_dataloader(self) -> Iterable[Batch]:
-        """Called anew each epoch: `reload_dataloaders_every_n_epochs=1`."""
-        cut = EpochBatches(
-            self.histories, config=self.config, shuffle=not self.ordered, epoch=self.epoch, teacher=self.teacher
-        )
-        return DataLoader(cut, batch_size=None)
+        """Return the batches of the current epoch; Lightning calls this each epoch."""
+        epoch = EpochBatches(self.histories, config=self.config, shuffle=not self.ordered, epoch=self.epoch)
+        return DataLoader(epoch, batch_size=None)
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
-        """The validated users' features and histories, in blocks, in the order of `asked`."""
+        """Return the features and histories of the validation users, in blocks, in the order of `asked`."""
         blocks = ValidationBlocks(self.truth, self.asked, self.users, config=self.config)
         return DataLoader(blocks, batch_size=None)
 
@@ -189,7 +197,7 @@ class DataModule(lightning.LightningDataModule):
 
 
 def scaled(values: pl.Series, limits: Range | None) -> npt.NDArray[np.float32]:
-    """Values from the range that training has to [-1, 1]; NaN where missing. Inverse of `rating.stars`."""
+    """Scale values from the range of the training data to [-1, 1], NaN where missing. Inverse of `rating.stars`."""
     assert limits is not None
     centred = (values.cast(pl.Float64) - limits.low) / (limits.high - limits.low) * 2 - 1
     return centred.fill_null(float("nan")).cast(pl.Float32).to_numpy()
@@ -197,7 +205,7 @@ def scaled(values: pl.Series, limits: Range | None) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratings:
-    """Held-out ratings: positions in `Truth.users`, item rows, and what was said: (n,) each."""
+    """Held-out ratings, (n,) each: positions in `Truth.users`, item rows, values."""
 
     users: Rows
     items: Rows
@@ -205,7 +213,7 @@ class Ratings:
 
 
 def held_out_ratings(dataset: Dataset, asked: Truth) -> Ratings:
-    """The validation rows that have a value, of the users that validation asks."""
+    """Return the validation rows that have a value, of the validation users."""
     rows = dataset.rows("valid").drop_nulls("value")
     users = rows.get_column("user").to_numpy()
     position = np.searchsorted(asked.users, users).clip(max=max(len(asked.users) - 1, 0))

@@ -13,9 +13,10 @@ import polars as pl
 from retrieval.bundle import layout
 from retrieval.common.console import note
 from retrieval.common.errors import DataError
+from train.config.components import fits_values
 from train.config.load import Config
 from train.data import entities, splits
-from train.data.impressions import beside_choices
+from train.data.impressions import match_to_choices
 from train.data.order_test import OrderTest, run_order_test
 from train.data.tables import read, write
 from train.features import preprocess as preprocessing
@@ -33,7 +34,7 @@ class Dataset:
     interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
         dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
     impressions: user, item (UInt32 rows) of what was shown and not chosen, and choice, the position in `interactions`
-        of what the user chose instead (`impressions.beside_choices`), in the order of the file; empty where the config
+        of what the user chose instead (`impressions.match_to_choices`), in the order of the file; empty if the config
         names no column that says it. No part of a history, of the truth or of what is excluded.
     duplicates: earlier interactions of a pair that were dropped.
     order_test: whether the order of the histories is informative.
@@ -112,7 +113,7 @@ def prepare(config: Config, *, order_test: OrderTest | None = None) -> Dataset:
     column = ordered.get_column("split") if "split" in ordered.columns else None
     split = splits.assign(ordered, split=config.split, column=column, where=str(table.path))
     interactions = ordered.select("user", "item", "value", "time").with_columns(split)
-    impressions = beside_choices(shown, ordered)
+    impressions = match_to_choices(shown, ordered)
     if order_test is None:
         order_test = run_order_test(interactions, config)
         if order_test.timed and not order_test.informative:
@@ -123,7 +124,7 @@ def prepare(config: Config, *, order_test: OrderTest | None = None) -> Dataset:
             )
     config = _with_history_length(config, interactions, ordered=order_test.informative)
     fitted = _preprocess(config, users, items, interactions)
-    if config.train.objective == "rating":
+    if fits_values(config.train.objective):
         _check_ratings(fitted, config, str(table.path))
     return Dataset(
         config=config,

@@ -1,4 +1,4 @@
-"""Impressions: what was shown and not chosen, beside the choice that was made instead."""
+"""Impressions: items that were shown and not chosen, matched to the choice that was made instead."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,18 +7,22 @@ import polars as pl
 Rows = npt.NDArray[np.int64]
 
 
-def beside_choices(shown: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFrame:
-    """Find the choice that each impression belongs to: the user's next one, of the same time or later; else the last.
+def match_to_choices(shown: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFrame:
+    """Find the choice that each impression belongs to: the user's next one, at the same time or later; else the last.
 
-    shown, interactions: columns user, item, time (Int64, may be null), place (row of the file); the interactions sorted
-        by user, time, place. Without any time the place says what came first.
-    Returns columns user, item, choice (UInt32 position in `interactions`), in the order of `shown`. Impressions of
-    users who chose nothing are left out, and those of the item that was then chosen.
+    Args:
+        shown: Impressions, with the columns user, item, time (Int64, may be null) and place (row of the file).
+        interactions: Choices with the same columns, sorted by user, time, place. Without any time, the place decides
+            what came first.
+
+    Returns:
+        Columns user, item, choice (UInt32 position in `interactions`), in the order of `shown`. Impressions of users
+        who chose nothing are left out, and those of the item that was then chosen.
     """
     timed = interactions.get_column("time").null_count() < interactions.height
     moment = "time" if timed else "place"
     both = pl.concat([interactions.get_column(moment).cast(pl.Int64), shown.get_column(moment).cast(pl.Int64)])
-    # Moments as ranks, so that user and moment make one whole number; none comes before any.
+    # Moments as ranks, so that user and moment fit into one integer; a missing moment comes first.
     ranks = both.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
     users = np.concatenate([frame.get_column("user").to_numpy() for frame in (interactions, shown)]).astype(np.int64)
     keys = users * (len(ranks) + 1) + ranks
@@ -33,7 +37,7 @@ def beside_choices(shown: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFr
 
 
 def _of_user(owner: Rows, position: Rows, user: Rows) -> npt.NDArray[np.bool_]:
-    """Whether the interaction at a position, which may not exist, is of the user."""
+    """Whether the interaction at a position exists and belongs to the user."""
     exists = (position >= 0) & (position < len(owner))
     own: npt.NDArray[np.bool_] = exists & (_at(owner, position) == user)
     return own

@@ -95,8 +95,8 @@ def clean(ratings: pl.DataFrame, films: pl.DataFrame) -> Folder:
     )
     configs = {
         CONFIG_NAME: _default_config(heading),
-        "notebook.toml": _notebook_config(heading, "seed-attention"),
-        "notebook-mlp.toml": _notebook_config(heading, "seed-mlp"),
+        "notebook.toml": _notebook_config(heading, "notebook-attention"),
+        "notebook-mlp.toml": _notebook_config(heading, "notebook-mlp"),
     }
     return Folder(tables=tables, configs=configs)
 
@@ -123,8 +123,8 @@ def leaking(ratings: pl.DataFrame, films: pl.DataFrame) -> Folder:
     )
     configs = {
         CONFIG_NAME: _default_config(heading),
-        "notebook.toml": _notebook_config(heading, "seed-attention"),
-        "notebook-mlp.toml": _notebook_config(heading, "seed-mlp"),
+        "notebook.toml": _notebook_config(heading, "notebook-attention"),
+        "notebook-mlp.toml": _notebook_config(heading, "notebook-mlp"),
     }
     return Folder(tables={"interactions": rows, "items": items, "users": users}, configs=configs)
 

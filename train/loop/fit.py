@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import Callback
 
 from retrieval.bundle import layout
 from retrieval.common.console import note
+from train.config.components import fits_values
 from train.config.defaults import Statistics, resolve
 from train.config.load import Config, ResolvedConfig
 from train.data.datamodule import DataModule
@@ -104,7 +105,7 @@ def shrink(training: Training, data: DataModule, config: ResolvedConfig) -> Stag
     """Shrink rare items of the trained towers, unless they predict ratings. Returns the metrics after it."""
     towers = training.towers
     counts = torch.from_numpy(np.bincount(data.histories.items, minlength=len(towers.frequency)))
-    if config.train.objective == "rating" or not shrink_items(towers.item_tower, data.items, counts):
+    if fits_values(config.train.objective) or not shrink_items(towers.item_tower, data.items, counts):
         return {}
     towers.freeze_items(data.items)
     return {"item shrinkage": validate(data, towers.user_tower, towers.item_tower)}

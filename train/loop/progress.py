@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar an epoch on a terminal, a line an epoch everywhere."""
+"""Progress of a training on stderr: a bar per epoch on a terminal, and a line per epoch."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from retrieval.common import console
 from train.data.batches import Batch
 
 
-def tell(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
-    """Say what an epoch came to. epoch: a line of `history.jsonl`."""
+def print_epoch(epoch: Mapping[str, Any], *, epochs: int | None) -> None:
+    """Print the metrics of an epoch, a line of history.jsonl."""
     measured = "".join(f"  {name} {epoch[name]:.4f}" for name in epoch if "@" in name or name == "rmse")
     console.note(f"epoch {epoch['epoch']}/{epochs}  loss {epoch['train_loss']:.4f}{measured}  {epoch['seconds']:.1f} s")
 
@@ -34,7 +34,7 @@ def stop_reason(epochs: Sequence[Mapping[str, Any]], *, name: str, mode: str, ma
 
 
 class Progress(lightning.Callback):
-    """Reports on stderr. Lightning's own bar writes to stdout, which belongs to results."""
+    """Progress bar on stderr. Lightning's own writes to stdout, which is for results."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -17,7 +17,6 @@ from retrieval.common.errors import TrainError
 from train.config.load import ResolvedConfig
 from train.data import cooccurrence
 from train.data.datamodule import DataModule
-from train.data.transition_sampler import POPULARITY, Teacher
 from train.ease import warm_start
 from train.ease.feature_rows import feature_rows
 from train.loop import checkpoint
@@ -109,21 +108,16 @@ def _initial_towers(data: DataModule, config: ResolvedConfig, *, resumed: bool) 
     """Untrained towers, with what the loss needs to know of the data, and a spectral start unless weights follow."""
     items = len(next(iter(data.items.values())))
     towers = build.pair(config, data.preprocess, frequency=build.frequency(data.histories.items, catalogue=items))
-    if data.histories.shown is not None:
-        towers.supply(build.frequency(data.histories.shown.indices, catalogue=items))
-    if config.train.teaching:
-        expected = cooccurrence.follows(
-            data.histories, catalogue=items, window=WINDOW, both=not data.ordered, found=POPULARITY
-        )
-        data.teacher = Teacher(expected)
-        towers.teach(torch.from_numpy(data.teacher.frequency))
+    impressions = data.histories.impressions
+    if impressions is not None:
+        towers.impression_frequency = build.frequency(impressions.indices, catalogue=items)
     if config.train.start == "spectral" and not resumed:
         features = [feature for feature in config.item_features if feature.name != config.data.item]
         values = {name: values.numpy() for name, values in data.items.items()}
         counts = (
-            cooccurrence.near(data.histories, feature_rows(features, values, items=items), window=WINDOW)
+            cooccurrence.windowed(data.histories, feature_rows(features, values, items=items), window=WINDOW)
             if data.ordered
-            else cooccurrence.together(data.histories, catalogue=items)
+            else cooccurrence.by_user(data.histories, catalogue=items)
         )
         generator = np.random.default_rng(config.train.seed)
         vectors = warm_start.spectral(counts, items=items, dim=config.model.dim, generator=generator)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from retrieval.metrics import ranking, rating
+from train.config.components import fits_values
 from train.config.load import ResolvedConfig
 from train.data.datamodule import DataModule
 from train.model.feature_embedding import Inputs
@@ -20,7 +21,7 @@ Vectors = npt.NDArray[np.float32]
 
 def monitored(config: ResolvedConfig) -> tuple[str, Literal["min", "max"]]:
     """The metric by which the best epoch is chosen, and whether it is to be low or high."""
-    return ("rmse", "min") if config.train.objective == "rating" else ("ndcg@10", "max")
+    return ("rmse", "min") if fits_values(config.train.objective) else ("ndcg@10", "max")
 
 
 @torch.no_grad()

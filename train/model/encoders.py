@@ -1,33 +1,37 @@
-"""Encoders: profile and history -> the user's state after every item, all of them in one pass.
+"""Encoders: profile and history -> the state of a user after every item, all in one pass.
 
-The layout is shared by training and serving: histories run newest first and are padded at the end, so slot k of the
-history is the k-th newest item whatever the padding. A state is what is known up to and including its item; slot 0
-of the output is the profile alone, the state of a user without history.
+Training and serving share one layout. Histories run newest first and are padded at the end, so slot k of the history
+is the k-th newest item whatever the padding. A state is what is known up to and including its item. Slot 0 of the
+states is the profile alone: the state of a user without history.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from retrieval.features.schema import Side
+from train.config import options as config
 from train.model.attention import BLOCKED, MultiHeadAttention
-from train.model.block import BlockPass, Kept, Weights
 from train.model.dropout import Dropout
 from train.model.feature_embedding import Column, FeatureEmbedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderShape:
-    """The sizes every encoder is built from.
+    """What the config says for all encoders.
 
-    max_length: the longest history it will read. history: whether the tower has one.
-    attention_dropout: of what a slot reads of others; as the rest if None.
-    short_cut: dropout of what the newest `short_cut_items` add to the state past the encoder, see `UserTower`; 1 for
-    nothing.
-    decay: weight of an item beside that of the next newer one, where the encoder is a sum.
+    Attributes:
+        dim: Size of a state.
+        layers: Number of blocks.
+        heads: Number of attention heads.
+        dropout: Dropout rate.
+        max_length: Longest history that the encoder reads.
+        history: Whether the tower has a history.
     """
 
     dim: int
@@ -36,31 +40,29 @@ class EncoderShape:
     dropout: float
     max_length: int
     history: bool = True
-    attention_dropout: float | None = None
-    short_cut: float = 1.0
-    short_cut_items: int = 1
-    decay: float = 1.0
 
 
 class Encoder(nn.Module):
-    """Base of all encoders of a user.
+    """Base class of the encoders.
 
-    reads_history: false where only the profile counts.
-    causal: true where `forward` gives a state at every slot, so that all positions of a history train in one pass.
-        False where only `last` is meant; training then takes one cut of the history a pass.
-    ordered: false where the order of the history changes nothing.
-    tied: true where the history reads the item tower's vectors; false where what an item adds to a user is learned
-        apart from what it is found by.
+    To write an encoder, implement `forward`, and `last` where the newest state alone is cheaper. Register the class in
+    train/config/components.py, or name its path in the config.
+
+    Attributes:
+        Options: Dataclass of the encoder's keys in the config.
+        sides: Towers that can use the encoder.
+        residual_dropout: Dropout of `UserTower.last_item_embedding`; 1 for none.
     """
 
-    reads_history = True
-    causal = True
-    ordered = True
-    tied = True
+    Options: ClassVar[type[config.Encoder]] = config.Encoder
+    sides: ClassVar[tuple[Side, ...]] = ("user", "item")
+    residual_dropout = 1.0
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: EncoderShape, options: config.Encoder | None = None) -> None:
+        """Keep the shape, with the values that the options name (layers, heads, dropout) in place of the shape's."""
         super().__init__()
-        self.shape = shape
+        own = {name: getattr(options, name, None) for name in ("layers", "heads", "dropout")}
+        self.shape = dataclasses.replace(shape, **{name: value for name, value in own.items() if value is not None})
 
     def features(
         self,
@@ -70,47 +72,45 @@ class Encoder(nn.Module):
         id_dropout: float = 0.0,
         feature_dropout: float = 0.0,
     ) -> FeatureEmbedding:
-        """Build what makes a profile of the static features: (n, dim) here, an encoder may want it otherwise."""
+        """Build the module that makes the profile, (n, dim), of the static features."""
         return FeatureEmbedding(
             columns, self.shape.dim, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout
         )
 
     def alone(self, profile: Tensor) -> Tensor:
-        """Give the state without a history, which is all there is of an item: (n, dim)."""
+        """Compute the state without a history, as for an item: (n, dim)."""
         none = profile.new_zeros(profile.shape[0], 0, self.shape.dim)
         return self.last(profile, none, none[:, :, 0] != 0)
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """Give the state at every slot.
+        """Compute the state at every slot.
 
-        profile: (batch, dim); history: (batch, k, dim), newest first; mask: (batch, k) bool, true where an item is.
-        Returns (batch, 1 + k, dim), of any length; what stands at padded slots means nothing.
+        Args:
+            profile: (batch, dim), as `features` makes it.
+            history: (batch, k, dim), newest first.
+            mask: (batch, k) bool, true where an item is.
+
+        Returns:
+            (batch, 1 + k, dim), of any length; states at padded slots mean nothing.
         """
         raise NotImplementedError
 
-    def at(self, profile: Tensor, history: Tensor, mask: Tensor, slots: Tensor) -> Tensor:
-        """Give the states at some slots, as training asks for them.
-
-        slots: (n,) int64, each once, into batch * (1 + k). Returns (n, dim), of any length.
-        """
-        states: Tensor = self(profile, history, mask)
-        return rearrange(states, "b s d -> (b s) d")[slots]
-
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """Give the state after the newest item, the profile's where there is none: (batch, dim)."""
-        states = self(profile, *padded(history, mask))
-        return newest(states, mask)
+        """Compute the state after the newest item, or of the profile if there is none: (batch, dim).
+
+        This is the part that is exported.
+        """
+        return newest(self(profile, *padded(history, mask)), mask)
 
 
 class Block(nn.Module):
-    """One causal block: attention biased by distance, then a network a slot, each with a short cut (pre-norm)."""
+    """One causal block: attention with a learned bias per distance, then a feed-forward network (pre-norm)."""
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: EncoderShape, *, attention_dropout: float) -> None:
         super().__init__()
         dim, self.max_length = shape.dim, shape.max_length
         self.attention_norm = nn.LayerNorm(dim)
-        reading = shape.dropout if shape.attention_dropout is None else shape.attention_dropout
-        self.attention = MultiHeadAttention(dim, shape.heads, dropout=reading)
+        self.attention = MultiHeadAttention(dim, shape.heads, dropout=attention_dropout)
         # Row d: the key is d items older than the query; the last row: the key is the profile.
         self.distance_bias = nn.Parameter(torch.zeros(shape.max_length + 1, shape.heads))
         self.network_norm = nn.LayerNorm(dim)
@@ -119,67 +119,30 @@ class Block(nn.Module):
         )
         self.dropout = Dropout(shape.dropout)
 
-    def forward(self, states: Tensor, mask: Tensor, *, only_first: int | None = None) -> Tensor:
-        """states: (batch, 1 + k, dim), the profile's and the items', newest first; mask: (batch, k).
+    def forward(self, states: Tensor, mask: Tensor, *, slots: int | None = None) -> Tensor:
+        """Compute the block.
 
-        only_first: how many slots are wanted; all if None. Returns (batch, slots, dim).
+        Args:
+            states: (batch, 1 + k, dim), of the profile and the items, newest first.
+            mask: (batch, k) bool, true where an item is.
+            slots: Number of leading slots to compute; all if None.
+
+        Returns:
+            (batch, slots, dim).
         """
         normed = self.attention_norm(states)
-        wanted = states if only_first is None else states[:, :only_first]
-        bias = self._bias(wanted.shape[1], states.shape[1], states.device)  # (heads, slots, 1 + k)
-        present = nn.functional.pad(mask, (1, 0), value=True)  # (batch, 1 + k)
-        read = self.attention(normed[:, : wanted.shape[1]], normed, padding=~present, bias=bias)
-        wanted = wanted + self.dropout(read)
-        out: Tensor = wanted + self.dropout(self.network(self.network_norm(wanted)))
+        states = states if slots is None else states[:, :slots]  # (batch, slots, dim)
+        queries = normed[:, : states.shape[1]]
+        padding = ~nn.functional.pad(mask, (1, 0), value=True)  # (batch, 1 + k)
+        read = self.attention(queries, normed, padding=padding, bias=self._bias(queries.shape[1], normed.shape[1]))
+        states = states + self.dropout(read)
+        out: Tensor = states + self.dropout(self.network(self.network_norm(states)))
         return out
 
-    def trained(self, states: Tensor, padding: Tensor, *, slots: Tensor | None = None) -> Tensor:
-        """The same in one pass, as training wants it: faster than the parts, and nothing that can be exported.
-
-        padding: (batch, 1 + k), BLOCKED where a slot is empty, else 0. slots: those that are asked for, as
-        `Encoder.at` has them, all if None. Returns (slots, dim).
-        """
-        batch, width, dim = states.shape
-        count = batch * width if slots is None else len(slots)
-        square = batch * self.distance_bias.shape[1], width, width
-        reading, kept = self.attention.dropout, None
-        if reading.active or self.dropout.active:
-            kept = Kept(
-                reading.kept(square, states) if reading.active else None,
-                *(self.dropout.kept((count, size), states) for size in (dim, 2 * dim, dim)),
-            )
-        out: Tensor = BlockPass.apply(  # type: ignore[no-untyped-call]  # torch does not type it
-            states, padding, slots, kept, *self.weights()
-        )
-        return out
-
-    def weights(self) -> Weights:
-        """What `BlockPass` works with."""
-        attention, (widen, _, _, narrow) = self.attention, self.network
-        assert isinstance(widen, nn.Linear)
-        assert isinstance(narrow, nn.Linear)
-        return Weights(
-            distance_bias=self.distance_bias,
-            attention_scale=self.attention_norm.weight,
-            attention_shift=self.attention_norm.bias,
-            query=attention.query.weight,
-            query_bias=attention.query.bias,
-            key_value=attention.key_value.weight,
-            key_value_bias=attention.key_value.bias,
-            out=attention.out.weight,
-            out_bias=attention.out.bias,
-            network_scale=self.network_norm.weight,
-            network_shift=self.network_norm.bias,
-            widen=widen.weight,
-            widen_bias=widen.bias,
-            narrow=narrow.weight,
-            narrow_bias=narrow.bias,
-        )
-
-    def _bias(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        """The learned bias where a slot may read another, BLOCKED where that one is newer. (heads, queries, keys)."""
-        query = torch.arange(queries, device=device)[:, None]
-        key = torch.arange(keys, device=device)[None, :]
+    def _bias(self, queries: int, keys: int) -> Tensor:
+        """The learned bias where a slot may read another, BLOCKED where that one is newer: (heads, queries, keys)."""
+        query = torch.arange(queries, device=self.distance_bias.device)[:, None]
+        key = torch.arange(keys, device=self.distance_bias.device)[None, :]
         profile = key == 0
         distance = torch.where(profile, self.max_length, (key - query).clamp(0, self.max_length - 1))
         newer = ~profile & ((key < query) | (query == 0))
@@ -188,17 +151,25 @@ class Block(nn.Module):
 
 
 class Attention(Encoder):
-    """Causal self-attention over [profile, items] (arXiv 1808.09781), with distances in place of positions.
+    """Causal self-attention over the static features and the history. User side only.
 
-    A distance means the same in a history of any length, so what was learned in the middle of a history holds at its
-    end, where the tower is asked.
+    As SASRec (arXiv 1808.09781), with a bias per distance in place of position embeddings. A distance means the same in
+    a history of any length, so what is learned in the middle of a history holds at its end, where the tower is used.
     """
 
-    def __init__(self, shape: EncoderShape) -> None:
-        super().__init__(shape)
+    Options = config.Attention
+    sides = ("user",)
+
+    def __init__(self, shape: EncoderShape, options: config.Attention | None = None) -> None:
+        options = options or config.Attention()
+        super().__init__(shape, options)
+        shape = self.shape
+        if options.residual_dropout is not None:
+            self.residual_dropout = options.residual_dropout
+        attention_dropout = shape.dropout if options.attention_dropout is None else options.attention_dropout
         self.history_scale = nn.Parameter(torch.tensor(shape.dim**0.5))
         self.dropout = Dropout(shape.dropout)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(Block(shape, attention_dropout=attention_dropout) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.dim)
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -208,44 +179,33 @@ class Attention(Encoder):
         out: Tensor = self.norm(states)
         return out
 
-    def at(self, profile: Tensor, history: Tensor, mask: Tensor, slots: Tensor) -> Tensor:
-        states = self._input(profile, history)
-        shape = states.shape
-        padding = nn.functional.pad(mask.logical_not() * BLOCKED, (1, 0))  # (batch, 1 + k)
-        *earlier, last = self.blocks
-        assert isinstance(last, Block)
-        for block in earlier:
-            assert isinstance(block, Block)
-            states = block.trained(states, padding).view(shape)
-        # Past what its slots read of each other, the last block has only those to see to that are asked for.
-        found: Tensor = self.norm(last.trained(states, padding, slots=slots))
-        return found
-
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         history, slots = padded(history, mask)
         states = self._input(profile, history)
-        for number, block in enumerate(self.blocks, start=1):
-            # The last block is asked for two slots only: attention linear, not square, in the history.
-            states = block(states, slots, only_first=2 if number == len(self.blocks) else None)
-        found: Tensor = newest(self.norm(states[:, :2]), mask)
-        return found
+        *earlier, last = self.blocks
+        for block in earlier:
+            states = block(states, slots)
+        # Two slots are enough for the last block: its attention is then linear in the length of the history.
+        out: Tensor = newest(self.norm(last(states, slots, slots=2)), mask)
+        return out
 
     def _input(self, profile: Tensor, history: Tensor) -> Tensor:
+        """The first states: (batch, 1 + k, dim)."""
         states = torch.cat([rearrange(profile, "b d -> b 1 d"), history * self.history_scale], dim=1)
-        dropped: Tensor = self.dropout(states)
-        return dropped  # (batch, 1 + k, dim)
+        out: Tensor = self.dropout(states)
+        return out
 
 
 class Mean(Encoder):
-    """The mean of the items so far beside the profile, through a network: order does not count."""
+    """The mean of the history and of the embedded features, through a feed-forward network."""
 
-    ordered = False
+    Options = config.Mean
 
-    def __init__(self, shape: EncoderShape) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: EncoderShape, options: config.Mean | None = None) -> None:
+        super().__init__(shape, options)
         self.history_scale = nn.Parameter(torch.tensor(shape.dim**0.5))
-        self.dropout = Dropout(shape.dropout)
-        self.network = perceptron(shape)
+        self.dropout = Dropout(self.shape.dropout)
+        self.network = feed_forward(self.shape)
         self.norm = nn.LayerNorm(shape.dim)
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -253,7 +213,7 @@ class Mean(Encoder):
         # Sums from the oldest item up to each slot.
         total = (history * weight).flip(1).cumsum(1).flip(1)  # (batch, k, dim)
         count = weight.flip(1).cumsum(1).flip(1)  # (batch, k, 1)
-        means = torch.cat([torch.zeros_like(total[:, :1]), total / count.clamp(min=1)], dim=1)
+        means = torch.cat([torch.zeros_like(total[:, :1]), total / count.clamp(min=1)], dim=1)  # (batch, 1 + k, dim)
         return self._state(rearrange(profile, "b d -> b 1 d"), means)
 
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -266,50 +226,14 @@ class Mean(Encoder):
         return out
 
 
-class Sum(Encoder):
-    """The sum of what each item adds, beside the profile: a linear map of the history (EASE, arXiv 1905.03375).
+class Mlp(Encoder):
+    """A feed-forward network over the embedded features. It does not read the history."""
 
-    What an item adds is a vector of its own, not the one it is found by. Of an item as much counts as its age leaves.
-    """
+    Options = config.Mlp
 
-    tied = False
-    weight: Tensor
-
-    def __init__(self, shape: EncoderShape) -> None:
-        super().__init__(shape)
-        self.ordered = shape.decay < 1
-        self.dropout = Dropout(shape.dropout)
-        self.register_buffer("weight", shape.decay ** torch.arange(shape.max_length), persistent=False)  # by age
-
-    def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        added = history * rearrange(mask.to(history.dtype), "b k -> b k 1")
-        place = torch.arange(history.shape[1], device=history.device)
-        age = place[None, :] - place[:, None]  # (slot, item)
-        counted = torch.where(age >= 0, self.weight[age.clamp(0, self.shape.max_length - 1)], 0.0)
-        total = counted @ added  # from the oldest item up to each slot
-        states = torch.cat([torch.zeros_like(profile)[:, None], total], dim=1) + rearrange(profile, "b d -> b 1 d")
-        dropped: Tensor = self.dropout(states)
-        return dropped
-
-    def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        weight = mask.to(history.dtype)  # (batch, k)
-        if self.ordered:
-            age = torch.arange(history.shape[1], device=history.device)  # past max_length there is but padding
-            weight = weight * self.weight.index_select(0, age.clamp(max=self.shape.max_length - 1))
-        total = rearrange(weight, "b k -> b 1 k") @ history  # (batch, 1, dim)
-        dropped: Tensor = self.dropout(rearrange(total, "b 1 d -> b d") + profile)
-        return dropped
-
-
-class Features(Encoder):
-    """The profile through a network, whatever the history."""
-
-    reads_history = False
-    ordered = False
-
-    def __init__(self, shape: EncoderShape) -> None:
-        super().__init__(shape)
-        self.network = perceptron(shape)
+    def __init__(self, shape: EncoderShape, options: config.Mlp | None = None) -> None:
+        super().__init__(shape, options)
+        self.network = feed_forward(self.shape)
         self.norm = nn.LayerNorm(shape.dim)
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -320,17 +244,8 @@ class Features(Encoder):
         return out
 
 
-# The name in the config -> the user encoder.
-ENCODERS: Final[dict[str, Callable[[EncoderShape], Encoder]]] = {
-    "attention": Attention,
-    "mean": Mean,
-    "sum": Sum,
-    "mlp": Features,
-}
-
-
-def perceptron(shape: EncoderShape) -> nn.Module:
-    """Dim -> 2 dim -> dim, normalised first."""
+def feed_forward(shape: EncoderShape) -> nn.Module:
+    """Build dim -> 2 dim -> dim, with a norm before it."""
     return nn.Sequential(
         nn.LayerNorm(shape.dim),
         nn.Linear(shape.dim, 2 * shape.dim),
@@ -342,11 +257,19 @@ def perceptron(shape: EncoderShape) -> nn.Module:
 
 
 def padded(history: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Add an empty slot at the end, so that slot 1 of the states exists even for lists of length 0."""
+    """Append an empty slot, so that the states have a slot 1 even if all histories are empty."""
     return nn.functional.pad(history, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
 
 
 def newest(states: Tensor, mask: Tensor) -> Tensor:
-    """Pick slot 1 where the history holds an item, else slot 0. states: (batch, at least 2, dim); mask: (batch, k)."""
+    """Select slot 1 where the history holds an item, else slot 0.
+
+    Args:
+        states: (batch, at least 2, dim).
+        mask: (batch, k) bool.
+
+    Returns:
+        (batch, dim).
+    """
     some = mask.any(dim=1, keepdim=True).to(states.dtype)  # (batch, 1)
     return states[:, 1] * some + states[:, 0] * (1 - some)

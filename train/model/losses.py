@@ -1,36 +1,36 @@
-"""Objectives: examples -> one number. One function each, all of one signature.
+"""Training losses: one class each, registered by name in train/config/components.py.
 
-Scores are cosines times a learned scale (1 / temperature).
+A score is the cosine of a user and an item times a learned scale (1 / temperature).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-NOTHING = -1e9  # the score of what is not there
-CHUNK = 1 << 19  # logits held at a time: 2 MB stay in the cache between the product, the exponential and the gradient
+MASKED = -1e9  # score of an impression that is padding
+MANY_CANDIDATES = 20_000  # above this, scores are computed again in the backward pass instead of being stored
+CHUNK_SCORES = 1 << 19  # scores that are computed at once (2 MB)
+MAX_SCALE = 40.0  # e^40 and the sum of many of them are float32 numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Users and the items they are to be told apart by.
+    """A batch of users, the items they chose and the candidate items.
 
-    users: (n, dim) unit rows. items: (c, dim) unit rows, distinct items.
-    target: (n,) int64, the column of the item that was chosen.
-    present: (n, m) int64, the columns that sampling let in for this row, whatever their chance; None: the target.
-    scale: () what cosines are multiplied by.
-    columns, shares: (n, m) what a user is drawn to: columns of the target distribution, and the share of each.
-    pull: (n, dim) the same where it is many items: the expected item vector. Either this or the two above.
-    log_inclusion: (c,) log of the probability that sampling let the column in; None: all of the catalogue is there.
-    value: (n,) what the user said of the item, scaled to [-1, 1], NaN for nothing; only `rating` reads it.
-    weight: (n,) how much an example counts; sums to 1.
-    negative: (n,) int64, the column of an item to be ranked below the target; only `bpr` reads it.
-    shown: (n, m) int64, the columns of what was shown beside the target and not chosen, negative for none; only
-        `choice` reads it.
+    Attributes:
+        users: (n, dim) float32 unit rows.
+        items: (c, dim) float32 unit rows, distinct items.
+        target: (n,) int64, column (row of `items`) of the item that was chosen.
+        scale: () float32, factor of the cosines, at most `MAX_SCALE`.
+        weight: (n,) float32, weight of each example; sums to 1.
+        impressions: (n, m) int64, columns of the items shown with the target and not chosen, negative where padding;
+            None if the data has no impressions.
+        log_inclusion: (c,) float32, log probability that sampling includes the column; None if all items are there.
+        value: (n,) float32, rating scaled to [-1, 1], NaN where missing; None if the loss does not fit values.
     """
 
     users: Tensor
@@ -38,191 +38,176 @@ class Examples:
     target: Tensor
     scale: Tensor
     weight: Tensor
-    columns: Tensor | None = None
-    shares: Tensor | None = None
-    pull: Tensor | None = None
+    impressions: Tensor | None = None
     log_inclusion: Tensor | None = None
-    present: Tensor | None = None
     value: Tensor | None = None
-    negative: Tensor | None = None
-    shown: Tensor | None = None
 
 
-def pull(examples: Examples) -> Tensor:
-    """The expected item vector under the target distribution: (n, dim)."""
-    if examples.pull is not None:
-        return examples.pull
-    assert examples.columns is not None
-    assert examples.shares is not None
-    return (examples.items[examples.columns] * examples.shares[:, :, None]).sum(dim=1)
+class Loss:
+    """Base class of the losses.
 
-
-Objective = Callable[[Examples], Tensor]
-
-
-def softmax(examples: Examples) -> Tensor:
-    """Cross-entropy over the whole catalogue: -log of the target's share (arXiv 1711.04725 sets it against sampling).
-
-    The target's logit is linear in its vector, so a distribution of targets costs no more than one.
+    Attributes:
+        candidates: Items that `Examples.items` holds: the whole "catalogue"; "sampled" items, drawn uniformly, and the
+            items of the batch; or the items of the batch only ("in-batch").
+        fits_values: Whether the loss fits the values (ratings) of the interactions. Scores are then predictions, and
+            the best epoch is the one with the smallest RMSE.
     """
-    return sampled_softmax(examples)
+
+    candidates: ClassVar[Literal["catalogue", "sampled", "in-batch"]] = "catalogue"
+    fits_values: ClassVar[bool] = False
+
+    def __init__(self, *, impression_weight: float = 0.0) -> None:
+        """Create the loss. impression_weight: weight of `impression_loss`, for the losses that add it."""
+        self.impression_weight = impression_weight
+
+    def __call__(self, examples: Examples) -> Tensor:
+        """Compute the weighted mean loss of the examples, a float32 scalar."""
+        raise NotImplementedError
 
 
-def sampled_softmax(examples: Examples) -> Tensor:
-    """Cross-entropy with the sum over the catalogue estimated from candidates shared by the batch.
+class Softmax(Loss):
+    """Cross entropy over the whole catalogue, plus the loss over the impressions where there are some."""
 
-    Each candidate's term is divided by the probability of its inclusion (Horvitz and Thompson 1952; for a sampled
-    softmax Bengio and Senécal 2008), so the sum, hence in the limit its gradient, is the full softmax's in
-    expectation. A row's own target is there for certain: its term stands as it is.
+    def __call__(self, examples: Examples) -> Tensor:
+        loss = (cross_entropy(examples) * examples.weight).sum()
+        if examples.impressions is not None:
+            loss = loss + self.impression_weight * impression_loss(examples)
+        return loss
+
+
+class SampledSoftmax(Softmax):
+    """Cross entropy with the sum over the catalogue estimated from candidates that the batch shares.
+
+    The term of each candidate is divided by the probability of its inclusion (Horvitz and Thompson 1952; for a sampled
+    softmax Bengio and Senécal 2008), so that the sum has the expectation of the full one.
     """
-    inclusion = examples.log_inclusion
-    loss: Tensor = CrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch does not type it
-        examples.users,
-        examples.items,
-        examples.scale,
-        None if inclusion is None else inclusion.exp(),
-        examples.target[:, None] if examples.present is None else examples.present,
-        examples.target[:, None][:, :0] if examples.columns is None else examples.columns,
-        examples.weight[:, None][:, :0] if examples.shares is None else examples.shares,
-        examples.weight,
-    )
-    if examples.pull is not None:
-        attraction = (examples.users * examples.pull).sum(dim=-1) * examples.scale  # (n,)
-        loss = loss - (attraction * examples.weight).sum()
-    return loss
+
+    candidates = "sampled"
 
 
-def in_batch(examples: Examples) -> Tensor:
-    """Cross-entropy over the targets of the batch, each logit less the log of its item's frequency (logQ).
+class InBatch(Softmax):
+    """Cross entropy over the items of the batch, with the logQ correction.
 
-    Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), equation 5. An item that several rows chose stands once in
-    `items`, so no row ever has its own target as a negative; `log_inclusion` is then the log of how often an item
-    is a target, times the rows.
+    Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), equation 5. An item that several rows chose is one candidate,
+    so a row never has its own target as a negative.
     """
-    return sampled_softmax(examples)
+
+    candidates = "in-batch"
 
 
-def bpr(examples: Examples) -> Tensor:
-    """-log sigmoid of the target's lead over one negative (Rendle et al., arXiv 1205.2618)."""
-    assert examples.negative is not None
-    lead = pull(examples) - examples.items[examples.negative]  # (n, dim)
-    margin = (examples.users * lead).sum(dim=-1) * examples.scale
-    return -(functional.logsigmoid(margin) * examples.weight).sum()
+class Bpr(Loss):
+    """-log sigmoid of the difference between the target and one negative (Rendle et al., arXiv 1205.2618)."""
+
+    def __call__(self, examples: Examples) -> Tensor:
+        negative = functional.embedding(sample_negatives(examples), examples.items)  # (n, dim)
+        difference = (examples.users * (target_vectors(examples) - negative)).sum(dim=-1) * examples.scale  # (n,)
+        return -(functional.logsigmoid(difference) * examples.weight).sum()
 
 
-def choice(examples: Examples) -> Tensor:
-    """-log of the target's share among it and what was shown beside it: what the user did choose from.
+class Rating(Loss):
+    """Squared error of the cosine against the scaled value, over the examples that have a value.
 
-    McFadden, "Conditional logit analysis of qualitative choice behavior", 1974. Nothing where nothing was shown.
-    Stands beside a softmax over the catalogue, which knows that all else was not chosen, yet not what was seen.
+    The cosine is the prediction, so there is no temperature.
     """
-    assert examples.shown is not None
+
+    candidates = "in-batch"
+    fits_values = True
+
+    def __call__(self, examples: Examples) -> Tensor:
+        assert examples.value is not None
+        predicted = (examples.users * examples.items[examples.target]).sum(dim=-1)  # (n,)
+        # (n,) against (n, 1) would average over n x n pairs.
+        assert predicted.shape == examples.value.shape
+        known = ~examples.value.isnan()
+        squares = torch.where(known, predicted - examples.value, 0.0).square()
+        return (squares * examples.weight).sum() / (known * examples.weight).sum().clamp(min=1e-12)
+
+
+def cross_entropy(examples: Examples) -> Tensor:
+    """Compute the cross entropy of each example: (n,)."""
+    users = examples.users * examples.scale
+    target_score = (users * target_vectors(examples)).sum(dim=-1)  # (n,)
+    included = examples.target[:, None]  # (n, m), columns that are candidates whatever is sampled
+    if examples.impressions is not None:
+        shown = torch.where(examples.impressions < 0, examples.target[:, None], examples.impressions)
+        included = torch.cat([included, shown], dim=1)
+    # In chunks of rows whose scores fit into the cache, which takes a fifth less time.
+    rows = max(CHUNK_SCORES // max(len(examples.items), 1), 16)
+    log_sums = []
+    for chunk in zip(torch.split(users, rows), torch.split(included, rows), strict=True):
+        if len(examples.items) > MANY_CANDIDATES:
+            arguments = (*chunk, examples.items, examples.log_inclusion)
+            log_sums.append(checkpoint(log_sum_exp, *arguments, use_reentrant=False))
+        else:
+            log_sums.append(log_sum_exp(*chunk, examples.items, examples.log_inclusion))
+    return torch.cat(log_sums) - target_score
+
+
+def log_sum_exp(users: Tensor, included: Tensor, items: Tensor, log_inclusion: Tensor | None) -> Tensor:
+    """Compute log sum exp of the scores of the catalogue, estimated from the candidates.
+
+    Args:
+        users: (n, dim), times the scale. Scores are at most `MAX_SCALE`, so that no maximum has to be subtracted.
+        included: (n, m) int64, columns that are not divided by their inclusion probability.
+        items: (c, dim).
+        log_inclusion: (c,), or None.
+
+    Returns:
+        (n,) float32.
+    """
+    if log_inclusion is None:
+        scores = users @ items.T  # (n, c)
+    else:
+        correction = (-log_inclusion).repeat(len(users), 1).scatter_(1, included, 0.0)  # (n, c)
+        scores = torch.addmm(correction, users, items.T)
+    return scores.exp_().sum(dim=1).log()
+
+
+def target_vectors(examples: Examples) -> Tensor:
+    """Return the vectors of the targets: (n, dim)."""
+    return functional.embedding(examples.target, examples.items)
+
+
+def impression_loss(examples: Examples) -> Tensor:
+    """Compute -log of the target's share among the target and the impressions shown with it.
+
+    McFadden, "Conditional logit analysis of qualitative choice behavior", 1974. It is 0 for an example without
+    impressions.
+    """
+    assert examples.impressions is not None
     users = examples.users * examples.scale
     own = (users * examples.items[examples.target]).sum(dim=-1, keepdim=True)  # (n, 1)
-    others = examples.items[examples.shown.clamp(min=0)] @ users[:, :, None]  # (n, m, 1)
-    scores = torch.cat([own, others[:, :, 0].masked_fill(examples.shown < 0, NOTHING)], dim=1)
+    others = examples.items[examples.impressions.clamp(min=0)] @ users[:, :, None]  # (n, m, 1)
+    scores = torch.cat([own, others[:, :, 0].masked_fill(examples.impressions < 0, MASKED)], dim=1)
     loss: Tensor = ((scores.logsumexp(dim=1) - own[:, 0]) * examples.weight).sum()
     return loss
 
 
-def rating(examples: Examples) -> Tensor:
-    """Squared error of the cosine against the value, over the examples that have one (the notebook's objective).
-
-    The cosine itself is the prediction, so a score tells the rating; no temperature, which would leave the range.
-    """
-    assert examples.value is not None
-    said = (examples.users * examples.items[examples.target]).sum(dim=-1)  # (n,)
-    # Of one shape: (n,) against (n, 1) would be an average over n x n pairs of users and ratings.
-    assert said.shape == examples.value.shape
-    known = ~examples.value.isnan()
-    squares = torch.where(known, said - examples.value, 0.0).square()
-    return (squares * examples.weight).sum() / (known * examples.weight).sum().clamp(min=1e-12)
-
-
-OBJECTIVES: Final[dict[str, Objective]] = {
-    "softmax": softmax,
-    "sampled-softmax": sampled_softmax,
-    "in-batch": in_batch,
-    "bpr": bpr,
-    "rating": rating,
-}
-
-
-class CrossEntropy(torch.autograd.Function):
-    """sum over rows of weight * (log sum over columns of exp(scale * cosine) / inclusion - the logits drawn to).
-
-    The logits of a chunk of rows are made, raised and multiplied back into both gradients while they are in the
-    cache; they are never kept, and touched once. What a row is drawn to is taken off its probabilities there, so it
-    costs no gathering of vectors and no scattering of gradients.
-
-    inclusion: (c,) the probability that a column is there; None where all are. present: (n, m) columns that are there
-    for certain. columns, shares: (n, m) what a row is drawn to and how much of it; m may be 0.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        users: Tensor,
-        items: Tensor,
-        scale: Tensor,
-        inclusion: Tensor | None,
-        present: Tensor,
-        columns: Tensor,
-        shares: Tensor,
-        weight: Tensor,
-    ) -> Tensor:
-        n, width = len(users), len(items)
-        scaled = users * scale
-        weighed = items if inclusion is None else items / inclusion[:, None]
-        total = users.new_zeros(())
-        user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
-        parts = -(-n // max(16, CHUNK // max(width, 1)))
-        rows = -(-n // max(parts, 1))  # alike, so that none is too small for a product to be fast
-        room = users.new_empty(rows, width)  # for every chunk the same: fresh memory costs as much as the product
-        for start in range(0, n, rows):
-            chunk = slice(start, start + rows)
-            terms = torch.mm(scaled[chunk], items.T, out=room[: n - start])  # (rows, width)
-            own, drawn, pulled = present[chunk], columns[chunk], shares[chunk]
-            some = own[:, :1]
-            some_logit = terms.gather(1, some)
-            attraction = (terms.gather(1, drawn) * pulled).sum(dim=1)  # (rows,)
-            # One pass over a row in place of three; what it divides by comes back from any of its columns.
-            torch.softmax(terms, dim=1, out=terms)
-            log_sum = (some_logit - terms.gather(1, some).log())[:, 0]
-            share = weight[chunk]
-            if inclusion is not None:
-                terms.scatter_(1, own, terms.gather(1, own) * inclusion[own])
-                sums = terms @ (1 / inclusion)  # (rows,)
-                log_sum += sums.log()
-                share = share / sums
-                pulled = pulled * sums[:, None] * inclusion[drawn]
-            total += weight[chunk] @ (log_sum - attraction)
-            terms.scatter_add_(1, drawn, -pulled)
-            torch.mm(terms, weighed, out=user_gradient[chunk])
-            user_gradient[chunk] *= share[:, None]
-            item_gradient.addmm_(terms.T, scaled[chunk] * share[:, None])
-        if inclusion is not None:
-            item_gradient /= inclusion[:, None]
-        scale_gradient = (user_gradient * users).sum()
-        ctx.save_for_backward(user_gradient * scale, item_gradient, scale_gradient)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        users, items, scale = ctx.saved_tensors
-        return users * gradient, items * gradient, scale * gradient, None, None, None, None, None
+def sample_negatives(examples: Examples) -> Tensor:
+    """Draw one negative for each example: one of its impressions, or any item if it has none. (n,) int64."""
+    target, shown = examples.target, examples.impressions
+    drawn = torch.randint(len(examples.items), (len(target),), device=target.device)
+    if shown is None or shown.shape[1] == 0:
+        return drawn
+    place = torch.rand(shown.shape, device=shown.device).masked_fill(shown < 0, -1.0).argmax(dim=1, keepdim=True)
+    impression = shown.gather(1, place)[:, 0]
+    return torch.where(impression >= 0, impression, drawn)
 
 
 def log_inclusion(frequency: Tensor, *, targets: int, uniform: int, supplied: Tensor | None = None) -> Tensor:
-    """Log of the probability that an item is among a batch's candidates.
+    """Compute the log probability that an item is among the candidates of a batch.
 
-    frequency: (c,) share of the training targets that are the item; `targets` of them are drawn a batch.
-    uniform: how many items are drawn evenly from the catalogue, with replacement: counted by `frequency`'s length.
-    supplied: (c,) probability that the batch's own impressions hold the item, None without.
-    Returns (c,): log(1 - (1 - p)^targets (1 - 1/c)^uniform (1 - supplied)).
+    Args:
+        frequency: (c,) float32, share of the training targets that each item is.
+        targets: Number of targets in the batch, drawn by `frequency`.
+        uniform: Number of items drawn uniformly from the catalogue, with replacement.
+        supplied: (c,) probability that the impressions of the batch hold the item; None without.
+
+    Returns:
+        (c,) float32, log(1 - (1 - frequency)^targets (1 - 1/c)^uniform (1 - supplied)).
     """
     catalogue = len(frequency)
-    # In float64: the frequency of a rare item is near float32's resolution of 1.
+    # In float64: the frequency of a rare item is near the resolution of float32 at 1.
     absent = targets * torch.log1p(-frequency.double().clamp(max=1 - 1e-9))
     if catalogue > 1:
         absent = absent + uniform * torch.log1p(torch.tensor(-1 / catalogue, dtype=torch.float64))

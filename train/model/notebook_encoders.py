@@ -1,27 +1,29 @@
-"""The notebook's towers as encoders, for either side: linear maps of the features, attention or ReLU, a linear map.
+"""The towers of the notebook as encoders of users or items.
 
-The notebook has no history. Where a tower has one, each encoder reads it so that the state after every item comes out
-of one pass, as training and serving of all encoders want it (see `encoders`): an item sees itself and older ones.
+The notebook has no history. If a tower has one, each encoder also reads it, and returns the state after every item in
+one pass, as all encoders do (see `encoders`): an item reads itself and older ones.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from train.config import options as keys
+from train.config import options as config
+from train.config.options import key
 from train.features.kinds import Scaler, standardised
 from train.model.attention import BLOCKED, MultiHeadAttention
 from train.model.encoders import Encoder, EncoderShape
 from train.model.feature_embedding import Column, FeatureEmbedding, Inputs
 
-WINDOW_ROWS = 512  # states whose windows are held at a time in training: attention over windows is large
+WINDOW_ROWS = 512  # states whose windows are in memory at once in training
 
 
 class Numbers(nn.Module):
-    """Numbers, each standardised and with whether it is missing, through a linear map of its own: all in one go."""
+    """Numbers, each standardised and with a flag for missing, through linear maps: one token per number."""
 
     mean: Tensor
     std: Tensor
@@ -31,17 +33,17 @@ class Numbers(nn.Module):
         self.names = [column.name for column in columns]
         scalers = [column.fitted for column in columns if isinstance(column.fitted, Scaler)]
         self.register_buffer("mean", torch.tensor([scaler.mean for scaler in scalers], dtype=torch.float32))
-        # A constant feature has no spread to divide by.
+        # A constant feature has a deviation of 0.
         spread = [scaler.std if scaler.std > 1e-12 else 1.0 for scaler in scalers]
         self.register_buffer("std", torch.tensor(spread, dtype=torch.float32))
-        # As torch starts a linear map of two inputs.
+        # The initialisation of torch.nn.Linear with two inputs.
         bound = 2**-0.5
         self.value = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
         self.missing = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(len(columns), width).uniform_(-bound, bound))
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """inputs: a column each, (n,) float32, any. Returns (n, columns, width)."""
+        """Embed numbers. inputs: one (n,) float32 tensor per column. Returns (n, columns, width)."""
         values = torch.stack([inputs[name] for name in self.names], dim=1)  # (n, columns)
         pair = standardised(values, self.mean, self.std)  # (n, columns, 2)
         tokens: Tensor = pair[:, :, :1] * self.value + pair[:, :, 1:] * self.missing + self.bias
@@ -49,10 +51,9 @@ class Numbers(nn.Module):
 
 
 class Tokens(FeatureEmbedding):
-    """A vector a feature, and one that is always there.
+    """One token per feature, and a constant one.
 
-    Their sum is what one linear map of the concatenated features gives: each token is that map's part of it, the one
-    that is always there its bias.
+    Their sum is one linear map of the concatenated features; the constant token is its bias.
     """
 
     def __init__(
@@ -71,19 +72,18 @@ class Tokens(FeatureEmbedding):
         nn.init.normal_(self.base, std=width**-0.5)
 
     def forward(self, inputs: Inputs, rows: int) -> Tensor:
-        """inputs: a tensor a column, `rows` long. Returns (rows, 1 + columns, width)."""
+        """Embed a batch. inputs: one tensor per column, with `rows` rows. Returns (rows, 1 + columns, width)."""
         tokens = torch.stack([self.base.expand(rows, -1), *self.parts(inputs)], dim=1)
         return tokens if self.numbers is None else torch.cat([tokens, self.numbers(inputs)], dim=1)
 
 
-class SeedEncoder(Encoder):
-    """Base of the notebook's encoders. `width`: of the tokens it is given."""
+class NotebookEncoder(Encoder):
+    """Base class of the notebook's encoders. Their profile is (batch, tokens, width)."""
 
-    def __init__(self, shape: EncoderShape, *, width: int) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: EncoderShape, options: config.Encoder, *, width: int) -> None:
+        super().__init__(shape, options)
         self.width = width
-        self.reads_history = shape.history
-        # The item tower's vectors are the history's input; they are as long as the tower's output.
+        # The history reads the vectors of the item tower, of size `dim`.
         self.history = nn.Linear(shape.dim, width) if shape.history else None
 
     def features(
@@ -97,7 +97,7 @@ class SeedEncoder(Encoder):
         return Tokens(columns, self.width, id_column=id_column, id_dropout=id_dropout, feature_dropout=feature_dropout)
 
     def alone(self, profile: Tensor) -> Tensor:
-        """Give the state of features alone. profile: (n, tokens, width) -> (n, dim)."""
+        """Compute the state without a history. profile: (n, tokens, width). Returns (n, dim)."""
         raise NotImplementedError
 
     def forward(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -106,25 +106,25 @@ class SeedEncoder(Encoder):
         return self.states(profile, history, mask)
 
     def states(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """Give the state at every slot, of a tower with a history."""
+        """Compute the state at every slot, for a tower with a history: (batch, 1 + k, dim)."""
         raise NotImplementedError
 
     def last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         return self.alone(profile) if self.history is None else self.after(profile, history, mask)
 
     def after(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """Give the state after the newest item, of a tower with a history: what is exported."""
+        """Compute the state after the newest item, for a tower with a history: (batch, dim). This is exported."""
         raise NotImplementedError
 
     def linear(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """One linear map of the features and of the mean of the history so far. Returns (batch, 1 + k, width)."""
+        """Apply one linear map to the features and the mean of the history up to each slot: (batch, 1 + k, width)."""
         assert self.history is not None
         total = rearrange(joined(profile), "b w -> b 1 w")
         embedded: Tensor = total + self.history(means_so_far(history, mask))
         return embedded
 
     def linear_last(self, profile: Tensor, history: Tensor, mask: Tensor) -> Tensor:
-        """What `linear` gives after the newest item, or without any. Returns (batch, width)."""
+        """As `linear`, after the newest item only: (batch, width)."""
         assert self.history is not None
         weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
         mean = (history * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
@@ -133,35 +133,53 @@ class SeedEncoder(Encoder):
 
 
 def joined(tokens: Tensor) -> Tensor:
-    """The sum of the tokens, its spread kept that of one. tokens: (n, tokens, width) -> (n, width)."""
+    """Add the tokens and divide by the root of their number: (n, tokens, width) -> (n, width)."""
     total: Tensor = tokens.sum(dim=1) * tokens.shape[1] ** -0.5
     return total
 
 
 def means_so_far(history: Tensor, mask: Tensor) -> Tensor:
-    """The mean of each item and those older, zeros before any. history: (b, k, d), newest first -> (b, 1 + k, d)."""
+    """Compute the mean of each item and the older ones, zeros at slot 0: (b, k, d), newest first -> (b, 1 + k, d)."""
     weight = rearrange(mask.to(history.dtype), "b k -> b k 1")
     means = older(history * weight) / older(weight).clamp(min=1)
     return torch.cat([history.new_zeros(len(history), 1, history.shape[2]), means], dim=1)
 
 
 def older(values: Tensor) -> Tensor:
-    """Sums from each slot to the oldest. values: (b, k, d), newest first."""
-    # A product with a triangle of ones: a cumulative sum is no operator of every runtime.
+    """Sum each slot and the older ones: (b, k, d), newest first -> (b, k, d)."""
+    # A product with a triangle of ones, since not every runtime has a cumulative sum.
     k = values.shape[1]
     sums: Tensor = torch.ones(k, k, dtype=values.dtype, device=values.device).triu() @ values
     return sums
 
 
-class SeedAttention(SeedEncoder):
-    """Linear -> multi-head self-attention over the features -> mean -> linear.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookAttentionOptions(config.Encoder):
+    """Options of `NotebookAttention`."""
 
-    Each feature is a token, each item of a history another. Features see features, items also themselves and what is
-    older; the mean is over what a state may see.
+    encoder: str = "notebook-attention"
+    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
+    heads: int = key(8, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.embed % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide embed = {self.embed}")
+
+
+class NotebookAttention(NotebookEncoder):
+    """The notebook's attention tower: linear, self-attention over the features, mean, linear.
+
+    Each feature is a token, and each item of a history another. Features read features; items read features, themselves
+    and older items. The mean is over the tokens that a state may read.
     """
 
-    def __init__(self, options: keys.SeedAttention, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.embed)
+    Options = NotebookAttentionOptions
+
+    def __init__(self, shape: EncoderShape, options: NotebookAttentionOptions | None = None) -> None:
+        options = options or NotebookAttentionOptions()
+        super().__init__(shape, options, width=options.embed)
         self.attention = MultiHeadAttention(
             options.embed, options.heads, dropout=options.dropout, exponent=options.scale
         )
@@ -188,7 +206,7 @@ class SeedAttention(SeedEncoder):
         return state
 
     def _read(self, profile: Tensor, history: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What tokens and items read: (batch, tokens + k, width), and 1 where an item is: (batch, k, 1)."""
+        """Apply attention: (batch, tokens + k, width), and 1.0 where an item is, (batch, k, 1)."""
         assert self.history is not None
         sequence = torch.cat([profile, self.history(history)], dim=1)
         padding = torch.cat([torch.zeros_like(profile[:, :, 0], dtype=torch.bool), ~mask], dim=1)
@@ -196,23 +214,45 @@ class SeedAttention(SeedEncoder):
         return read, rearrange(mask.to(read.dtype), "b k -> b k 1")
 
     def _bias(self, tokens: int, history: Tensor) -> Tensor:
-        """0 where a row of the sequence may read a column, BLOCKED where not. (tokens + k, tokens + k)."""
+        """The bias of the attention, BLOCKED where a row may not read a column: (tokens + k, tokens + k)."""
         size = tokens + history.shape[1]
         position = torch.arange(size, device=history.device)
         query, key = position[:, None], position[None, :]
-        # An item is hidden from newer ones' past, that is from later slots, and from the features.
+        # An item is not read by older items (at later slots) or by features.
         hidden = ~(key < tokens) & ((key < query) | (query < tokens))
         return torch.zeros(size, size, device=history.device).masked_fill(hidden, BLOCKED)
 
 
-class RollingAttention(SeedEncoder):
-    """Linear and ReLU -> overlapping windows of the embedding -> attention over the windows -> mean -> linear.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingAttentionOptions(config.Encoder):
+    """Options of `RollingAttention`."""
 
-    The notebook gave windows of 3 to an attention of another width and crashed; here they are projected to it.
+    encoder: str = "rolling-attention"
+    embed: int = key(128, "Width of the embedding that the windows are cut from.", low=1, high=4096)
+    window: int = key(3, "Width of a window; at most the embedding's.", low=1, high=4096)
+    width: int = key(32, "Width of the attention that a window is projected to; a multiple of the heads.", low=1)
+    heads: int = key(4, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide width = {self.width}")
+        if self.window > self.embed:
+            raise ValueError(f"window = {self.window} is larger than embed = {self.embed}")
+
+
+class RollingAttention(NotebookEncoder):
+    """The notebook's tower that crashed: linear, ReLU, attention over windows of the embedding, mean, linear.
+
+    The notebook passes windows of 3 to an attention of another width, which fails; here they are projected to it.
     """
 
-    def __init__(self, options: keys.RollingAttention, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.embed)
+    Options = RollingAttentionOptions
+
+    def __init__(self, shape: EncoderShape, options: RollingAttentionOptions | None = None) -> None:
+        options = options or RollingAttentionOptions()
+        super().__init__(shape, options, width=options.embed)
         self.window = options.window
         self.project = nn.Linear(options.window, options.width)
         self.attention = MultiHeadAttention(
@@ -232,7 +272,7 @@ class RollingAttention(SeedEncoder):
         return self._state(self.linear_last(profile, history, mask))
 
     def _state(self, embedded: Tensor) -> Tensor:
-        """embedded: (n, width) -> (n, dim)."""
+        """Compute states of embedded features: (n, width) -> (n, dim)."""
         if self.training and len(embedded) > WINDOW_ROWS:
             parts = [
                 checkpoint(self._windows, part, use_reentrant=False) for part in torch.split(embedded, WINDOW_ROWS)
@@ -249,17 +289,27 @@ class RollingAttention(SeedEncoder):
         return out
 
 
-class SeedMlp(SeedEncoder):
-    """Linear -> ReLU -> linear, and with `last_relu` ReLU once more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookMlpOptions(config.Encoder):
+    """Options of `NotebookMlp`."""
 
-    After a last ReLU no coordinate of either tower is negative, hence no cosine, and ratings below the middle of the
-    range are out of reach: the notebook's way, off by default.
+    encoder: str = "notebook-mlp"
+    hidden: int = key(128, "Width of the hidden layer.", low=1, high=8192)
+    last_relu: bool = key(False, "ReLU after the last layer too, as in the notebook: no cosine is then below 0.")
+
+
+class NotebookMlp(NotebookEncoder):
+    """The notebook's plain tower: linear, ReLU, linear.
+
+    With `last_relu`, as in the notebook, a second ReLU follows. Then no cosine is negative, and ratings in the lower
+    half of the range cannot be predicted.
     """
 
-    ordered = False
+    Options = NotebookMlpOptions
 
-    def __init__(self, options: keys.SeedMlp, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.hidden)
+    def __init__(self, shape: EncoderShape, options: NotebookMlpOptions | None = None) -> None:
+        options = options or NotebookMlpOptions()
+        super().__init__(shape, options, width=options.hidden)
         self.out = nn.Linear(options.hidden, shape.dim)
         self.last_relu = options.last_relu
 
@@ -277,17 +327,33 @@ class SeedMlp(SeedEncoder):
         return nn.functional.relu(state) if self.last_relu else state
 
 
-class CrossAttention(SeedEncoder):
-    """The profile is the query, the history keys and values: what is read of the past depends on who asks.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossAttentionOptions(config.Encoder):
+    """Options of `CrossAttention`."""
 
-    This keeps the towers apart: the notebook's idea, the item as query, would need both at once. Without a history,
-    as on the item's side, the keys are the features themselves. One key is always there: what to read of nothing.
+    encoder: str = "cross-attention"
+    embed: int = key(128, "Width of the attention; a multiple of the heads.", low=1, high=4096)
+    heads: int = key(8, "Attention heads.", low=1, high=64)
+    scale: float = key(0.5, "Exponent of the width of a head that divides the attention scores.", low=0, high=1)
+    dropout: float = key(0.0, "Dropout of the attention.", low=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.embed % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide embed = {self.embed}")
+
+
+class CrossAttention(NotebookEncoder):
+    """Attention with the profile as query, over the history or, without one, over the features.
+
+    The item as query, the notebook's idea, would need both towers at once. One constant key is always there, for an
+    empty history.
     """
 
-    ordered = False
+    Options = CrossAttentionOptions
 
-    def __init__(self, options: keys.CrossAttention, shape: EncoderShape) -> None:
-        super().__init__(shape, width=options.embed)
+    def __init__(self, shape: EncoderShape, options: CrossAttentionOptions | None = None) -> None:
+        options = options or CrossAttentionOptions()
+        super().__init__(shape, options, width=options.embed)
         self.attention = MultiHeadAttention(
             options.embed, options.heads, dropout=options.dropout, exponent=options.scale
         )
@@ -322,15 +388,15 @@ class CrossAttention(SeedEncoder):
         return state
 
     def _nothing(self, profile: Tensor) -> Tensor:
-        """The key that is always there, once a row. (batch, 1, width)."""
+        """The constant key: (batch, 1, width)."""
         return self.nothing.expand(profile.shape[0], 1, -1)
 
     def _padding(self, profile: Tensor, mask: Tensor) -> Tensor:
-        """The key of nothing is none, the items as `mask` says. (batch, 1 + k)."""
+        """The padding of the constant key and the items: (batch, 1 + k)."""
         return torch.cat([torch.zeros_like(profile[:, :1, 0], dtype=torch.bool), ~mask], dim=1)
 
     def _bias(self, slots: int, history: Tensor) -> Tensor:
-        """Slot s reads the key of nothing and the items from slot s on; slot 0 only the former. (slots, slots)."""
+        """The bias: slot s reads the constant key and, if s > 0, the items from slot s on: (slots, slots)."""
         position = torch.arange(slots, device=history.device)
         query, key = position[:, None], position[None, :]
         hidden = (key > 0) & ((key < query) | (query == 0))

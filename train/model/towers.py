@@ -1,19 +1,17 @@
-"""UserTower and ItemTower: named tensors -> unit vectors. Plain modules that know nothing of Lightning."""
+"""UserTower and ItemTower: named tensors -> unit vectors. Plain modules, independent of Lightning."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional
 
 from retrieval.features.vocabulary import UNKNOWN
 from train.features.kinds import unit
 from train.model.dropout import Dropout
 from train.model.encoders import Encoder
 from train.model.feature_embedding import Column, FeatureEmbedding, Inputs
-
-FADING: Final = 0.7  # of its weight, from an item to the next older one, to start with
 
 
 class ItemTower(nn.Module):
@@ -29,51 +27,60 @@ class ItemTower(nn.Module):
         id_dropout: float = 0.0,
         feature_dropout: float = 0.0,
     ) -> None:
-        """id_column: the category that is the item itself, None where items are told by their features alone.
+        """Create the tower.
 
-        encoder: what makes a state of the features; by default they are summed.
+        Args:
+            columns: The item features.
+            dim: Size of a vector.
+            id_column: Name of the category that is the item's id; None if items have no id among their features.
+            encoder: Computes the vector from the embedded features; None to add them up.
+            id_dropout: See `FeatureEmbedding`.
+            feature_dropout: See `FeatureEmbedding`.
         """
         super().__init__()
         self.columns = tuple(columns)
         self.encoder = encoder
-        options = {"id_dropout": id_dropout, "feature_dropout": feature_dropout}
+        rates = {"id_dropout": id_dropout, "feature_dropout": feature_dropout}
         if encoder is None:
-            self.embedding = FeatureEmbedding(columns, dim, id_column=id_column, **options)
+            self.embedding = FeatureEmbedding(columns, dim, id_column=id_column, **rates)
         else:
-            self.embedding = encoder.features(columns, id_column=id_column, **options)
+            self.embedding = encoder.features(columns, id_column=id_column, **rates)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """inputs: a tensor a column, as `Preprocess.encode` gives them. Returns (n, dim), unit rows."""
+        """Compute the vectors of items.
+
+        Args:
+            inputs: One tensor per column, as `Preprocess.encode` returns them.
+
+        Returns:
+            (n, dim) float32 unit rows.
+        """
         profile = self.embedding(inputs, rows_of(inputs))
-        state = profile if self.encoder is None else self.encoder.alone(profile)
-        return unit(state)
+        return unit(profile if self.encoder is None else self.encoder.alone(profile))
 
 
 class UserTower(nn.Module):
     """The features and the history of a user -> its unit vector.
 
-    `item_vectors` (rows of the item vocabulary, dim) is what the history reads: row 0 (missing) zeros, row 1
-    (unknown) learned, then the item tower's own vectors, put there by `freeze_items`; or, where the encoder is not
-    tied to them, what each item adds to a user, learned as `source`.
-
-    `successors` is a short cut past the encoder: what each of the newest items, or having none, adds to the state by
-    itself, at a weight for its age that is learned where these are several. The tied vectors can only generalise; these
-    hold what followed that one item (as the Markov chain does beside a user's taste in Rendle et al., WWW 2010, doi
-    10.1145/1772690.1772773). None where the encoder's shape wants none.
+    Attributes:
+        item_vectors: (rows of the item vocabulary, dim), what the history reads. Row 0 (missing) is zeros, row 1
+            (unknown) is learned, the rest are the item tower's vectors, which `freeze_items` copies here.
+        last_item_embedding: Vector of the newest item (row 0: of no item) that is added to the state after the encoder.
+            The item tower's vectors generalise; these learn what follows one item, as the Markov chain does in FPMC
+            (Rendle et al., WWW 2010, doi 10.1145/1772690.1772773). None if the encoder's `residual_dropout` is 1.
     """
 
     item_vectors: Tensor
-    successor_weights: Tensor
 
-    def __init__(
-        self,
-        columns: Sequence[Column],
-        *,
-        dim: int,
-        encoder: Encoder,
-        feature_dropout: float = 0.0,
-    ) -> None:
-        """columns: may hold one history."""
+    def __init__(self, columns: Sequence[Column], *, dim: int, encoder: Encoder, feature_dropout: float = 0.0) -> None:
+        """Create the tower.
+
+        Args:
+            columns: The user features; at most one is a history.
+            dim: Size of a vector.
+            encoder: Computes the state from the embedded features and the history.
+            feature_dropout: See `FeatureEmbedding`.
+        """
         super().__init__()
         self.columns = tuple(columns)
         self.history = next((column for column in columns if column.kind == "history"), None)
@@ -82,96 +89,72 @@ class UserTower(nn.Module):
         self.encoder = encoder
         self.unknown_item = nn.Parameter(torch.randn(dim) * dim**-0.5)
         height = self.history.height if self.history else 2
-        self.source = None if encoder.tied else nn.Embedding(height, dim)
-        dropped = encoder.shape.short_cut if self.history else 1.0
-        self.successors = nn.Embedding(height, dim) if dropped < 1 else None
-        if self.successors is not None:
-            nn.init.zeros_(self.successors.weight)
-            self.reach = encoder.shape.short_cut_items
-            weights = FADING ** torch.arange(float(self.reach))  # by age
-            if self.reach > 1:
-                self.successor_weights = nn.Parameter(weights)
-            else:  # what it adds has a scale of its own
-                self.register_buffer("successor_weights", weights, persistent=False)
-        self.successors_dropout = Dropout(dropped)
+        self.last_item_embedding: nn.Embedding | None = None
+        if self.history and encoder.residual_dropout < 1:
+            self.last_item_embedding = nn.Embedding(height, dim)
+            nn.init.zeros_(self.last_item_embedding.weight)
+        self.residual_dropout = Dropout(encoder.residual_dropout)
         self.register_buffer("item_vectors", torch.zeros(height, dim))
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """inputs: a tensor a column, as `Preprocess.encode` gives them: histories (n, k) newest first, zeros after.
+        """Compute the vectors of users.
 
-        Returns (n, dim), unit rows.
+        Args:
+            inputs: One tensor per column, as `Preprocess.encode` returns them; a history is (n, k) int64 rows of the
+                item vocabulary, newest first, zeros at the end.
+
+        Returns:
+            (n, dim) float32 unit rows.
         """
-        profile = self.profile(inputs, rows_of(inputs))
+        profile = self.embedding(inputs, rows_of(inputs))
         if self.history is None:
             rows = torch.zeros(profile.shape[0], 0, dtype=torch.int64, device=profile.device)
         else:
             rows = inputs[self.history.name]
-        state = self.encoder.last(profile, nn.functional.embedding(rows, self.item_vectors), rows != 0)
-        return unit(state if self.successors is None else state + self._followed_last(self.successors, rows))
+        state = self.encoder.last(profile, functional.embedding(rows, self.item_vectors), rows != 0)  # (n, dim)
+        if self.last_item_embedding is not None:
+            newest = functional.pad(rows, (0, 1))[:, 0]  # (n,), 0 without a history
+            # An item that was added to the vocabulary after training has no embedding here.
+            known = torch.where(newest < self.last_item_embedding.num_embeddings, newest, UNKNOWN)
+            state = state + self.last_item_embedding(known)
+        return unit(state)
 
-    def at(self, profile: Tensor, history: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
-        """Give the states at some slots, as `Encoder.at` does.
+    def states(self, inputs: Inputs, history: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
+        """Compute the vectors after each of some items, for training.
 
-        profile: (batch, dim) for most. history: (batch, k, dim), newest first, what stands at rows: (batch, k) of the
-        item vocabulary. slots: (n,) int64 into batch * (1 + k). Returns (n, dim), unit rows.
+        Args:
+            inputs: The static features, one tensor per column, (batch,) or (batch, ...).
+            history: (batch, k, dim), the vectors of the items at `rows`.
+            rows: (batch, k) int64 rows of the item vocabulary, newest first, zeros at the end.
+            slots: (n,) int64, positions in the flattened (batch, 1 + k) states.
+
+        Returns:
+            (n, dim) float32 unit rows.
         """
-        states = self.encoder.at(profile, history, rows != 0, slots)
-        if self.successors is not None:
-            added = rearrange(self._followed(self.successors, rows), "b s d -> (b s) d")
-            states = states + added.index_select(0, slots)
-        return unit(states)
-
-    def _followed(self, successors: nn.Embedding, rows: Tensor) -> Tensor:
-        """The short cut at every slot, in training. rows: (batch, k), newest first. Returns (batch, 1 + k, dim)."""
-        own: Tensor = self.successors_dropout(successors(nn.functional.pad(rows, (1, 0))))  # (batch, 1 + k, dim)
-        if self.reach == 1:
-            return own
-        place = torch.arange(rows.shape[1], device=rows.device)
-        age = place[None, :] - place[:, None]  # (slot, item), from the newest on
-        weights = torch.cat([self.successor_weights, self.successor_weights.new_zeros(1)])
-        counted = nn.functional.embedding(
-            torch.where((age >= 0) & (age < self.reach), age, self.reach), weights[:, None]
-        )
-        items = own[:, 1:] * (rows != 0)[:, :, None]
-        return torch.cat([own[:, :1] * self.successor_weights[0], counted[:, :, 0] @ items], dim=1)
-
-    def _followed_last(self, successors: nn.Embedding, rows: Tensor) -> Tensor:
-        """The short cut after the newest item. rows: (batch, k), newest first, zeros after. Returns (batch, dim)."""
-        newest = nn.functional.pad(rows, (0, self.reach))[:, : self.reach]
-        # An item that joined the table of histories after training has no successors of its own.
-        known = torch.where(newest < successors.num_embeddings, newest, UNKNOWN)
-        # Having no history is what row 0 stands for, and so it counts where it is first.
-        there = torch.cat([torch.ones_like(newest[:, :1]), newest[:, 1:]], dim=1) != 0
-        weight = there.to(self.successor_weights.dtype) * self.successor_weights  # (batch, reach)
-        added: Tensor = rearrange(rearrange(weight, "b n -> b 1 n") @ successors(known), "b 1 d -> b d")
-        return added
-
-    def profile(self, inputs: Inputs, rows: int) -> Tensor:
-        """The static features alone, whatever the history, as the encoder wants them: (rows, dim) for most."""
-        out: Tensor = self.embedding(inputs, rows)
-        return out
+        states = self.encoder(self.embedding(inputs, len(rows)), history, rows != 0)  # (batch, 1 + k, dim)
+        if self.last_item_embedding is not None:
+            states = states + self.residual_dropout(self.last_item_embedding(functional.pad(rows, (1, 0))))
+        return unit(rearrange(states, "b s d -> (b s) d").index_select(0, slots))
 
     def reserved_vectors(self) -> Tensor:
-        """What histories read at the rows of missing and unknown: (2, dim)."""
+        """Return what a history reads at the rows of missing and unknown items: (2, dim)."""
         return torch.stack([torch.zeros_like(self.unknown_item), unit(self.unknown_item)])
 
     @torch.no_grad()
     def freeze_items(self, vectors: Tensor) -> None:
-        """Take the item tower's vectors, (items, dim) in the order of the vocabulary, as what histories read."""
-        if self.source is not None:
-            self.item_vectors = self.source.weight.detach().clone()
-        elif self.history is not None:
+        """Copy the item tower's vectors, (items, dim) in the order of the vocabulary, into `item_vectors`."""
+        if self.history is not None:
             self.item_vectors = torch.cat([self.reserved_vectors(), vectors]).detach().clone()
 
 
 def rows_of(inputs: Inputs) -> int:
-    """How many rows a batch has."""
+    """Return the number of rows of a batch."""
     return next(iter(inputs.values())).shape[0]
 
 
 @torch.no_grad()
 def in_blocks(tower: Callable[[Inputs], Tensor], inputs: Inputs, *, block: int = 4096) -> Tensor:
-    """Apply a tower to a table of any length, block by block. Returns (n, dim)."""
+    """Apply a tower to a table of any length, `block` rows at a time. Returns (n, dim)."""
     n = rows_of(inputs)
     starts = range(0, max(n, 1), block)
     return torch.cat(

@@ -1,11 +1,10 @@
-"""Pair: both towers at work on a batch. From histories to the loss, with all positions of a history in one pass."""
+"""TwoTower: both towers and the loss of a batch, with all positions of a history trained in one pass."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,254 +12,153 @@ from retrieval.features.vocabulary import FIRST, UNKNOWN
 from train.data.batches import Batch
 from train.features.kinds import drop
 from train.model.feature_embedding import Inputs
-from train.model.losses import OBJECTIVES, Examples, choice, log_inclusion
-from train.model.towers import ItemTower, UserTower
-
-COMPARING = ("softmax", "sampled-softmax", "in-batch")  # objectives that set the target against many at once
-MAX_SCALE = 40.0  # e^-80, the smallest term of the softmax, is still a float32
+from train.model.losses import MAX_SCALE, Examples, Loss, log_inclusion
+from train.model.towers import ItemTower, UserTower, in_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoTowerOptions:
-    """How a pair learns. Every number is chosen by `train/config/defaults.py` or the config.
+    """Options of the training step.
 
-    horizon: share of a target's pull that goes on to the item after it, and so on: 0 is the next item only, at 1 all
-        that followed in the window counts alike.
-    positions: how many of a window's targets are trained in a pass, drawn at random; 0 for all.
-    teaching: share of the pull given to the teacher's expected item.
-    item_dropout: how often an item of a history is read as unknown.
-    impressions: weight of the choice among what was shown, beside that of the whole catalogue.
+    Attributes:
+        candidates: Items drawn uniformly from the catalogue for a batch, for losses with sampled candidates.
+        temperature: Temperature of the softmax at the start; it is learned.
+        item_dropout: Share of history items that are read as unknown.
     """
 
-    objective: str
     candidates: int
     temperature: float
-    horizon: float = 0.0
-    positions: int = 0
-    teaching: float = 0.0
     item_dropout: float = 0.0
-    impressions: float = 0.0
 
 
-class Drawn(NamedTuple):
-    """What examples are drawn to, as `Examples` has it. present: (n, m) columns that are there for certain."""
+class Candidates(NamedTuple):
+    """The items that a batch is trained with.
 
-    present: Tensor
-    columns: Tensor | None = None
-    shares: Tensor | None = None
-    pull: Tensor | None = None
+    Attributes:
+        rows: (c,) int64 rows of the item vocabulary.
+        column: (vocabulary,) int64, position of a row in `rows` plus FIRST; missing and unknown stay as they are.
+        log_inclusion: (c,) float32, see `Examples`; None if nothing has to be corrected for.
+    """
+
+    rows: Tensor
+    column: Tensor
+    log_inclusion: Tensor | None
 
 
 class TwoTower(nn.Module):
-    """The two towers, the temperature, and what a batch is worth to them."""
+    """The two towers and the temperature.
+
+    Attributes:
+        frequency: (items,) float32, share of the training targets that each item is.
+        impression_frequency: (items,) float32, share of the impressions that each item is.
+    """
 
     frequency: Tensor
-    impressions: Tensor
-    lessons: Tensor
+    impression_frequency: Tensor
 
     def __init__(
-        self,
-        user_tower: UserTower,
-        item_tower: ItemTower,
-        *,
-        options: TwoTowerOptions,
-        frequency: Tensor,
+        self, user_tower: UserTower, item_tower: ItemTower, loss: Loss, *, options: TwoTowerOptions, frequency: Tensor
     ) -> None:
-        """frequency: (items,) float32, the share of the training targets that each item is."""
+        """Create the model. frequency: see the attribute; that of the impressions starts at zero."""
         super().__init__()
-        self.user_tower, self.item_tower, self.options = user_tower, item_tower, options
-        self.objective = OBJECTIVES[options.objective]
+        self.user_tower, self.item_tower, self.loss_function, self.options = user_tower, item_tower, loss, options
         self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
         self.register_buffer("frequency", frequency, persistent=False)
-        self.register_buffer("impressions", torch.zeros_like(frequency), persistent=False)
-        self.register_buffer("lessons", torch.zeros_like(frequency), persistent=False)
-
-    def supply(self, impressions: Tensor) -> None:
-        """Say what share of what was shown and not chosen each item is: (items,) float32."""
-        self.impressions = impressions
-
-    def teach(self, lessons: Tensor) -> None:
-        """Say what share of a teacher's lessons each item is: (items,) float32."""
-        self.lessons = lessons
+        self.register_buffer("impression_frequency", torch.zeros_like(frequency), persistent=False)
 
     @property
     def scale(self) -> Tensor:
+        """1 / temperature, the factor of the cosines: a scalar."""
         return self.log_scale.exp().clamp(max=MAX_SCALE)
 
     def loss(self, batch: Batch, users: Inputs, items: Inputs) -> Tensor:
-        """The mean loss of a batch's targets.
+        """Compute the mean loss of the targets of a batch.
 
-        users: the static features of the batch's users, aligned with it. items: the features of the whole catalogue.
+        Args:
+            batch: Windows of histories.
+            users: Static features of the users of the batch, one row per window.
+            items: Features of the whole catalogue.
+
+        Returns:
+            The loss, a float32 scalar.
         """
-        rows = batch.rows  # (batch, width)
-        candidates, (local, lesson, passed), inclusion = self._candidates(batch)
-        vectors = self.item_tower({name: values[candidates] for name, values in items.items()})  # (c, dim)
-        table = torch.cat([self.user_tower.reserved_vectors(), vectors])  # rows as in the item vocabulary
+        candidates = self._candidates(batch)
+        column = candidates.column
+        vectors = self.item_tower(features_of(items, candidates.rows - FIRST))  # (c, dim)
         # The newest item is only ever a target, so the slot of item k, counted from the newest, is k.
-        read = torch.where(rows != 0, drop(rows, self.options.item_dropout, to=UNKNOWN), 0)[:, 1:]
-        if self.user_tower.source is None:
-            history = functional.embedding(torch.where(read > UNKNOWN, local[:, 1:], read), table)
-        else:
-            history = self.user_tower.source(read)
-        profile = self.user_tower.profile(users, len(rows))
-        slots, target = targets(batch, local - FIRST)
-        if self.options.positions:
-            slots, target = thinned(slots, target, width=rows.shape[1], most=self.options.positions)
-        chosen = self.user_tower.at(profile, history, read, slots)  # (n, dim)
-        drawn = self._drawn(batch, table, local, lesson, slots, target)
-        present, beside = drawn.present, None
-        if passed is not None:
-            beside = following(batch, passed).flatten(0, 1)[slots] - FIRST  # (n, some), negative for none
-            present = torch.cat([present, torch.where(beside >= 0, beside, target[:, None])], dim=1)
+        read = torch.where(batch.rows != 0, drop(batch.rows, self.options.item_dropout, to=UNKNOWN), 0)[:, 1:]
+        table = torch.cat([self.user_tower.reserved_vectors(), vectors])  # (2 + c, dim)
+        history = functional.embedding(column[read], table)  # (batch, width - 1, dim)
+        slots = target_slots(batch)  # (n,)
+        states = self.user_tower.states(users, history, read, slots)  # (n, dim)
+        target = column[at_slots(batch, batch.rows, slots)] - FIRST  # (n,)
+        impressions, values = batch.impressions, batch.values
         examples = Examples(
-            users=chosen,
+            users=states,
             items=vectors,
             target=target,
             scale=self.scale,
-            weight=torch.full_like(chosen[:, 0], 1 / max(len(chosen), 1)),
-            columns=drawn.columns,
-            shares=drawn.shares,
-            pull=drawn.pull,
-            log_inclusion=inclusion,
-            present=present,
-            value=None if batch.values is None else following(batch, batch.values).flatten()[slots],
-            negative=lesser(len(vectors), target, beside) if self.options.objective == "bpr" else None,
-            shown=beside,
+            weight=torch.full_like(states[:, 0], 1 / max(len(states), 1)),
+            impressions=None if impressions is None else column[at_slots(batch, impressions, slots)] - FIRST,
+            log_inclusion=candidates.log_inclusion,
+            value=None if values is None else at_slots(batch, values, slots),
         )
-        loss = self.objective(examples)
-        if beside is not None and self.options.objective in COMPARING:
-            loss = loss + self.options.impressions * choice(examples)
-        return loss
+        return self.loss_function(examples)
 
-    def _drawn(
-        self, batch: Batch, table: Tensor, local: Tensor, lesson: Tensor | None, slots: Tensor, target: Tensor
-    ) -> Drawn:
-        """What each example is drawn to: its target, with a horizon what follows that too, and the teacher's item.
-
-        table: vectors by the rows of the vocabulary, which `local` and `lesson`, (batch, width), count in.
-        """
-        own = target[:, None]
-        share = torch.zeros_like(own, dtype=table.dtype)  # the teacher's
-        taught = own
-        if lesson is not None:
-            found = lesson.flatten()[slots, None] - FIRST
-            taught = torch.where(found >= 0, found, own)
-            share = self.options.teaching * (found >= 0).to(table.dtype)
-        if self.options.horizon > 0:  # all of a window is drawn to, and all of it is there for certain
-            weight = horizon_weights(batch, self.options.horizon)  # (batch, width, width)
-            ahead = rearrange(weight @ functional.embedding(local, table), "b w d -> (b w) d")[slots]
-            window = (local - FIRST)[slots // local.shape[1]]  # (n, width)
-            pull = ahead * (1 - share) + table[taught[:, 0] + FIRST] * share
-            return Drawn(present=torch.cat([torch.where(window >= 0, window, own), taught], dim=1), pull=pull)
-        present = torch.cat([own, taught], dim=1)
-        return Drawn(present=present, columns=present, shares=torch.cat([1 - share, share], dim=1))
-
-    def _candidates(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None], Tensor | None]:
-        """Which items a batch needs: item rows (c,); rows, `lessons` and `shown` counted in them (from FIRST);
-        log inclusion.
-        """
-        catalogue = len(self.frequency)
-        device = batch.rows.device
-        sampled = self.options.objective == "sampled-softmax"
-        if self.options.objective in ("softmax", "bpr"):
-            return torch.arange(catalogue, device=device), (batch.rows, batch.lessons, batch.shown), None
-        asked = [rows for rows in (batch.rows, batch.lessons, batch.shown) if rows is not None]
-        drawn = [rows.flatten() for rows in asked]
-        if sampled:
-            drawn = [torch.randint(catalogue, (self.options.candidates,), device=device) + FIRST, *drawn]
-        distinct, position = torch.unique(torch.cat(drawn), return_inverse=True)
-        padding = int(distinct[0] == 0)  # padding, if any, sorts first
-        chosen = distinct[padding:] - FIRST
-        counted = iter(position.split([len(rows) for rows in drawn])[-len(asked) :])
-        local, lesson, passed = (
-            None if rows is None else torch.where(rows != 0, next(counted).view_as(rows) + (FIRST - padding), 0)
-            for rows in (batch.rows, batch.lessons, batch.shown)
-        )
-        assert local is not None
-        if self.options.objective == "rating":  # nothing is compared with, so nothing is corrected for
-            return chosen, (local, lesson, passed), None
-        inclusion = log_inclusion(
-            self.frequency,
-            targets=int(batch.fresh.sum()),
-            uniform=self.options.candidates if sampled else 0,
-            supplied=self._supplied(batch),
-        )
-        return chosen, (local, lesson, passed), inclusion[chosen]
+    def _candidates(self, batch: Batch) -> Candidates:
+        """Choose the candidates of a batch: the catalogue, or the items of the batch and sampled ones."""
+        catalogue, device = len(self.frequency), batch.rows.device
+        kind = self.loss_function.candidates
+        if kind == "catalogue":
+            column = torch.arange(FIRST + catalogue, device=device)
+            return Candidates(column[FIRST:], column, None)
+        uniform = self.options.candidates if kind == "sampled" else 0
+        needed = [rows.flatten() for rows in (batch.rows, batch.impressions) if rows is not None]
+        needed.append(torch.randint(FIRST, FIRST + catalogue, (uniform,), device=device))
+        rows = torch.unique(torch.cat(needed))
+        rows = rows[rows >= FIRST]  # without padding
+        column = torch.arange(FIRST + catalogue, device=device)
+        column[rows] = torch.arange(FIRST, FIRST + len(rows), device=device)
+        if self.loss_function.fits_values:  # no candidates are compared
+            return Candidates(rows, column, None)
+        targets = int(batch.fresh.sum())
+        inclusion = log_inclusion(self.frequency, targets=targets, uniform=uniform, supplied=self._supplied(batch))
+        return Candidates(rows, column, inclusion[rows - FIRST])
 
     def _supplied(self, batch: Batch) -> Tensor | None:
-        """The probability that a batch's lessons or impressions hold each item: (items,); None without any."""
-        absent = []
-        if batch.lessons is not None:
-            absent.append(int(batch.fresh.sum()) * torch.log1p(-self.lessons.clamp(max=1 - 1e-6)))
-        if batch.shown is not None:
-            absent.append(int((batch.shown != 0).sum()) * torch.log1p(-self.impressions.clamp(max=1 - 1e-6)))
-        return -torch.expm1(torch.stack(absent).sum(dim=0)) if absent else None
+        """The probability that the impressions of a batch hold each item: (items,); None without any."""
+        if batch.impressions is None:
+            return None
+        shown = int((batch.impressions != 0).sum())
+        return -torch.expm1(shown * torch.log1p(-self.impression_frequency.clamp(max=1 - 1e-6)))
 
     @torch.no_grad()
     def freeze_items(self, items: Inputs) -> Tensor:
-        """Embed the catalogue, hand it to the user tower, return it: (items, dim)."""
-        from train.model.towers import in_blocks
-
+        """Embed the catalogue and copy the vectors into the user tower. Returns them, (items, dim)."""
         vectors = in_blocks(self.item_tower, items)
         self.user_tower.freeze_items(vectors)
         return vectors
 
 
-def targets(batch: Batch, local: Tensor) -> tuple[Tensor, Tensor]:
-    """The examples of a batch: flat slots into (batch, width) states, and the item that followed each.
+def target_slots(batch: Batch) -> Tensor:
+    """Return the slots that have a target: (n,) int64, positions in the flattened (batch, width) states.
 
-    local: (batch, width). The state at slot k (k-th newest item) is to find item k - 1; slot 0, the profile, the
-    row's `opening`, where the window reaches back to the beginning.
+    The state at slot k > 0 (after the k-th newest item) predicts item k - 1. Slot 0, the profile, predicts the item
+    `opening`, if the window reaches back to the first item of the history.
     """
-    width = batch.rows.shape[1]
-    offset = torch.arange(width, device=local.device)
-    slot = (offset > 0) & (offset <= batch.fresh[:, None]) & (offset < batch.lengths[:, None])
+    offset = torch.arange(batch.rows.shape[1], device=batch.rows.device)
+    slot = (offset > 0) & (offset <= batch.fresh[:, None]) & (offset < batch.lengths[:, None])  # (batch, width)
     slot[:, 0] = batch.fresh == batch.lengths
-    slots = slot.flatten().nonzero()[:, 0]
-    return slots, following(batch, local).flatten()[slots]
+    return slot.flatten().nonzero()[:, 0]
 
 
-def thinned(slots: Tensor, target: Tensor, *, width: int, most: int) -> tuple[Tensor, Tensor]:
-    """At most so many examples of each row of a batch, drawn at random. slots: (n,) flat, rising."""
-    owner = slots // width
-    order = torch.argsort(owner + torch.rand(len(slots), device=slots.device, dtype=torch.float64))
-    # Still by owner, at random within one: an example's place among its owner's.
-    place = torch.arange(len(slots), device=slots.device) - torch.searchsorted(owner, owner)
-    kept = order[place < most].sort().values
-    return slots[kept], target[kept]
-
-
-def following(batch: Batch, values: Tensor) -> Tensor:
-    """The values of the item that the state at each slot is to find. values: (batch, width, ...) by item."""
+def at_slots(batch: Batch, values: Tensor, slots: Tensor) -> Tensor:
+    """Select what belongs to the targets of slots. values: (batch, width, ...), by item. Returns (n, ...)."""
     width = batch.rows.shape[1]
-    offset = torch.arange(width, device=values.device)
-    item = torch.where(offset > 0, offset - 1, batch.opening[:, None])  # (batch, width)
-    return values[torch.arange(len(item), device=values.device)[:, None], item]
-
-
-def lesser(items: int, target: Tensor, shown: Tensor | None) -> Tensor:
-    """For each example an item that its target is to beat: one shown beside it, where there is; else any. (n,)."""
-    drawn = torch.randint(items, (len(target),), device=target.device)
-    if shown is None or shown.shape[1] == 0:
-        return drawn
-    place = torch.rand(shown.shape, device=shown.device).masked_fill(shown < 0, -1.0).argmax(dim=1, keepdim=True)
-    beside = shown.gather(1, place)[:, 0]
-    return torch.where(beside >= 0, beside, drawn)
-
-
-def horizon_weights(batch: Batch, horizon: float) -> Tensor:
-    """Share of each item in what the state at each slot is drawn to: (batch, width, width), rows sum to 1.
-
-    Slot k counts item j < k by horizon^(k - 1 - j); slot 0, the profile, item j by horizon^(length - 1 - j).
-    """
-    width = batch.rows.shape[1]
-    offset = torch.arange(width, device=batch.rows.device)
-    ahead = (offset[:, None] - 1 - offset[None, :]).expand(len(batch.rows), -1, -1)  # (batch, slot, item)
-    ahead = torch.where(offset[None, :, None] == 0, batch.lengths[:, None, None] - 1 - offset, ahead)
-    weight = torch.where(ahead >= 0, horizon ** ahead.clamp(min=0).float(), 0.0)
-    return weight / weight.sum(dim=-1, keepdim=True)
+    row, offset = slots // width, slots % width
+    return values[row, torch.where(offset > 0, offset - 1, batch.opening[row])]
 
 
 def features_of(table: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """The rows of a table of features."""
+    """Select rows of a table of features."""
     return {name: values[rows] for name, values in table.items()}

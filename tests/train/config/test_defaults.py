@@ -57,18 +57,16 @@ def test_a_larger_step_goes_further(planted: Path) -> None:
     assert resolved(planted, "train.lr=0.01").train.lr == 0.01
 
 
-def test_the_last_item_has_an_embedding_where_items_follow_each_other(planted: Path) -> None:
-    def short_cut(*overrides: str, items: int = 12_000, repeats: float | None = 2.8) -> float | None:
-        user = resolved(planted, *overrides, items=items, repeats=repeats).model.user
+def test_the_last_item_has_an_embedding_in_a_large_catalogue(planted: Path) -> None:
+    def residual_dropout(*overrides: str, items: int = 12_000) -> float | None:
+        user = resolved(planted, *overrides, items=items).model.user
         assert isinstance(user, options.Attention)
-        return user.short_cut
+        return user.residual_dropout
 
-    assert short_cut() == 0.6
-    assert short_cut(items=2_000) == 1.0
-    assert short_cut(items=2_000, repeats=None) == 1.0
-    assert short_cut(items=2_000, repeats=3.4) == 0.6
-    assert short_cut('train.objective="rating"') == 1.0
-    assert short_cut('model.user.encoder="attention"', "model.user.short_cut=0.2") == 0.2
+    assert residual_dropout() == 0.6
+    assert residual_dropout(items=2_000) == 1.0
+    assert residual_dropout('train.objective="rating"') == 1.0
+    assert residual_dropout('model.user.encoder="attention"', "model.user.residual_dropout=0.2") == 0.2
 
 
 def test_attention_drops_nothing_of_long_histories_in_small_catalogues(planted: Path) -> None:
@@ -116,4 +114,3 @@ def test_without_an_order_trained_towers_read_histories_as_sets(tmp_path: Path) 
     config = write_planted(tmp_path, encoder=None)
     found = resolved(config, "model.ease.weight=0.5", ordered=False)
     assert isinstance(found.model.user, options.Mean)
-    assert found.train.teaching == 0.0

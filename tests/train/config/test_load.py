@@ -7,9 +7,11 @@ import pytest
 
 from retrieval.common.errors import ConfigError
 from retrieval.features.schema import Feature
+from train.config.components import ENCODERS, encoder_class
 from train.config.load import Config, load
-from train.config.options import ENCODERS, Attention, RollingAttention, SeedAttention, SeedMlp
+from train.config.options import Attention, Ease
 from train.config.render import reference, render
+from train.model.notebook_encoders import NotebookAttentionOptions, NotebookMlpOptions, RollingAttentionOptions
 
 
 def write(folder: Path, text: str) -> Path:
@@ -74,11 +76,15 @@ def test_the_contracts_example_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "user", "item"),
     [
-        ('encoder = "seed-attention"', SeedAttention(), SeedAttention()),
-        ('encoder = { user = "seed-mlp" }', SeedMlp(), None),
-        ('encoder = { item = { encoder = "seed-mlp", last_relu = true } }', None, SeedMlp(last_relu=True)),
+        ('encoder = "notebook-attention"', NotebookAttentionOptions(), NotebookAttentionOptions()),
+        ('encoder = { user = "notebook-mlp" }', NotebookMlpOptions(), None),
+        (
+            'encoder = { item = { encoder = "notebook-mlp", last_relu = true } }',
+            None,
+            NotebookMlpOptions(last_relu=True),
+        ),
         ('encoder = "attention"\n[model.user]\nlayers = 2', Attention(layers=2), None),
-        ('[model.item]\nencoder = "rolling-attention"\nwindow = 5', None, RollingAttention(window=5)),
+        ('[model.item]\nencoder = "rolling-attention"\nwindow = 5', None, RollingAttentionOptions(window=5)),
         ('dim = "auto"', None, None),
     ],
 )
@@ -119,11 +125,11 @@ def test_encoders_for_both_towers_or_each(tmp_path: Path, model: str, user: obje
         ("[model]\nencoder = 3", r"model\.encoder is 3"),
         ('[model.item]\nencoder = "attention"', r"the item tower takes one of mean, mlp"),
         ("[model.item]\nheads = 2", r"model\.item has no encoder"),
-        ('[model.user]\nencoder = "seed-attention"\nheads = 7', r"7 heads do not divide embed = 128"),
+        ('[model.user]\nencoder = "notebook-attention"\nheads = 7', r"7 heads do not divide embed = 128"),
         ('[model.user]\nencoder = "rolling-attention"\nwindow = 200', r"window = 200 is larger than embed = 128"),
         ('[model.user]\nencoder = "rolling-attention"\nheads = 3', r"3 heads do not divide width = 32"),
         ("[model]\ndim = 10\nheads = 4", r"4 heads do not divide dim = 10"),
-        ('[model.user]\nencoder = "seed-mlp"\nhiden = 3', r'did you mean "hidden"\?'),
+        ('[model.user]\nencoder = "notebook-mlp"\nhiden = 3', r'did you mean "hidden"\?'),
         ("[model]\ndims = 3", r'model\.dims is not a key; did you mean "dim"\?'),
     ],
 )
@@ -172,14 +178,14 @@ def test_text_is_read_back_as_it_was_meant_and_uncommented_defaults_change_nothi
             "item": [Feature(name="id", kind="category"), Feature(name="g", kind="categories", separator="\t")],
         },
         remarks={("user", "the age"): "18 to 73"},
-        model={"dim": 32, "user": {"encoder": "seed-mlp", "last_relu": True}},
+        model={"dim": 32, "user": {"encoder": "notebook-mlp", "last_relu": True}},
         train={"objective": "rating"},
     )
     config = load(write(tmp_path, text))
     assert config.data.interactions == 'a "b".csv'
     assert [feature.name for feature in config.user_features] == ["the age", "history"]
     assert config.item_features[1].separator == "\t"
-    assert config.model.user == SeedMlp(last_relu=True)
+    assert config.model.user == NotebookMlpOptions(last_relu=True)
     assert "# 18 to 73" in text
     assert max(map(len, text.splitlines())) <= 120
     # Every commented key is a valid one, with its default.
@@ -189,10 +195,54 @@ def test_text_is_read_back_as_it_was_meant_and_uncommented_defaults_change_nothi
 
 
 def test_every_encoder_has_a_side_and_a_sentence() -> None:
-    for name, encoder in ENCODERS.items():
-        assert encoder.name == name
+    for name in ENCODERS:
+        encoder = encoder_class(name)
+        assert encoder.Options().encoder == name
         assert encoder.sides
         assert encoder.__doc__
+
+
+def test_keys_of_the_previous_release_are_read_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = """
+[model.user]
+encoder = "attention"
+short_cut = 0.4
+short_cut_items = 10
+[model.item]
+encoder = "seed-mlp"
+[train]
+teaching = 0.2
+horizon = 0.5
+[model.linear]
+share = 0.4
+decay = 0.8
+"""
+    path = write(tmp_path, old)
+    config = load(path, overrides=["train.impressions=3.0"])
+    assert config.model.user == Attention(residual_dropout=0.4)
+    assert config.model.item == NotebookMlpOptions()
+    assert config.train.impression_weight == 3.0
+    assert config.model.ease == Ease(weight=0.4, recency_decay=0.8)
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == len(set(notes)) == 8
+    assert f"{path}: model.linear.share is now model.ease.weight; rename it" in notes
+    assert "--set train.impressions is now train.impression_weight; rename it" in notes
+    assert any("train.teaching is ignored" in line for line in notes)
+    assert any("model.user.short_cut_items is ignored" in line for line in notes)
+    assert any('the encoder "seed-mlp" is now "notebook-mlp"' in line for line in notes)
+    assert Config.from_dict(config.to_dict()) == config
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "old",
+    ['[train]\nstart = "linear"', '[model]\nencoder = "sum"', '[model.user]\nencoder = "sum"\ndecay = 0.8'],
+)
+def test_ease_alone_under_its_old_names(tmp_path: Path, old: str) -> None:
+    config = load(write(tmp_path, old))
+    assert config.model.user is None
+    assert config.model.ease.weight == 1.0
+    assert config.model.ease.recency_decay == (0.8 if "decay" in old else None)
 
 
 def test_the_docs_list_every_key() -> None:

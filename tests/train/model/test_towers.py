@@ -1,74 +1,35 @@
-from collections.abc import Mapping
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from tests.support.columns import column
+from tests.support.towers import DIM, ITEM_COLUMNS, USER_COLUMNS, items, rows, users
+from train.config.options import Attention, Encoder, Mean, Mlp
 from train.features.kinds import unit
-from train.model.encoders import ENCODERS, EncoderShape
+from train.model import build
+from train.model.encoders import EncoderShape
 from train.model.feature_embedding import FeatureEmbedding
 from train.model.towers import ItemTower, UserTower, in_blocks
 
-DIM = 16
-USER_COLUMNS = (
-    column(name="age", kind="number", mean=30.0, std=5.0),
-    column(name="job", kind="category", height=5),
-    column(name="past", kind="history", height=12),
-)
-ITEM_COLUMNS = (
-    column(name="id", kind="category", height=12),
-    column(name="year", kind="number", mean=1990.0, std=0.0),
-    column(name="tags", kind="categories", height=6),
-    column(name="text.embedding", kind="vector", size=4),
-    column(name="code", kind="hash", height=9),
-)
+OPTIONS: dict[str, Encoder] = {"attention": Attention(), "mean": Mean(), "mlp": Mlp()}
+TRAINED = ("attention", "mean", "mlp")
 
 
-def user_tower(encoder: str, *, layers: int = 2, short_cut: float = 1.0, short_cut_items: int = 3) -> UserTower:
+def user_tower(encoder: str, *, residual_dropout: float = 1.0) -> UserTower:
     torch.manual_seed(0)
-    shape = EncoderShape(
-        dim=DIM,
-        layers=layers,
-        heads=2,
-        dropout=0.3,
-        max_length=6,
-        short_cut=short_cut,
-        short_cut_items=short_cut_items,
-        decay=0.8,
-    )
-    tower = UserTower(USER_COLUMNS, dim=DIM, encoder=ENCODERS[encoder](shape)).eval()
+    shape = EncoderShape(dim=DIM, layers=2, heads=2, dropout=0.3, max_length=6)
+    options = OPTIONS[encoder]
+    if encoder == "attention":
+        options = Attention(residual_dropout=residual_dropout)
+    tower = UserTower(USER_COLUMNS, dim=DIM, encoder=build.encoder(options, shape)).eval()
     for weight in tower.parameters():
-        nn.init.normal_(weight, std=0.3)  # nothing may hold only because a weight starts at zero
+        nn.init.normal_(weight, std=0.3)  # no test may pass only because a weight starts at zero
     tower.freeze_items(functional.normalize(torch.randn(10, DIM), dim=-1))
     return tower
 
 
-def users() -> dict[str, Tensor]:
-    return {
-        "age": torch.tensor([20.0, float("nan"), float("inf"), 1e38]),
-        "job": torch.tensor([0, 1, 4, 2]),
-        "past": torch.tensor([[5, 4, 3, 0], [0, 0, 0, 0], [2, 7, 11, 3], [1, 0, 0, 0]]),
-    }
-
-
-def items(n: int = 3) -> dict[str, Tensor]:
-    nan = float("nan")
-    return {
-        "id": torch.tensor([2, 1, 0])[:n],
-        "year": torch.tensor([1990.0, nan, -1e38])[:n],
-        "tags": torch.tensor([[2, 0, 3], [0, 0, 0], [1, 1, 1]])[:n],
-        "text.embedding": torch.tensor([[1.0, 2, 3, 4], [nan] * 4, [1e38, -1e38, float("inf"), 0]])[:n],
-        "code": torch.tensor([2, 0, 8])[:n],
-    }
-
-
-def rows(batch: Mapping[str, Tensor], chosen: slice) -> dict[str, Tensor]:
-    return {name: values[chosen] for name, values in batch.items()}
-
-
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", OPTIONS)
 def test_user_vectors_are_unit_and_a_batch_equals_its_rows(encoder: str) -> None:
     tower, batch = user_tower(encoder), users()
     vectors = tower(batch)
@@ -78,10 +39,10 @@ def test_user_vectors_are_unit_and_a_batch_equals_its_rows(encoder: str) -> None
         torch.testing.assert_close(tower(rows(batch, slice(row, row + 1)))[0], vectors[row], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("short_cut", [0.5, 1.0])
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_padding_and_empty_lists_and_empty_batches(encoder: str, short_cut: float) -> None:
-    tower, batch = user_tower(encoder, short_cut=short_cut), users()
+@pytest.mark.parametrize("residual_dropout", [0.5, 1.0])
+@pytest.mark.parametrize("encoder", OPTIONS)
+def test_padding_and_empty_lists_and_empty_batches(encoder: str, residual_dropout: float) -> None:
+    tower, batch = user_tower(encoder, residual_dropout=residual_dropout), users()
     vectors = tower(batch)
     wider = batch | {"past": functional.pad(batch["past"], (0, 5))}
     torch.testing.assert_close(tower(wider), vectors, atol=1e-6, rtol=0)
@@ -90,14 +51,14 @@ def test_padding_and_empty_lists_and_empty_batches(encoder: str, short_cut: floa
     assert tower(rows(batch, slice(0, 0))).shape == (0, DIM)
 
 
-@pytest.mark.parametrize("short_cut", [0.5, 1.0])
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str, short_cut: float) -> None:
+@pytest.mark.parametrize("residual_dropout", [0.5, 1.0])
+@pytest.mark.parametrize("encoder", TRAINED)
+def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str, residual_dropout: float) -> None:
     """What training learns at every position is what the exported tower answers."""
-    tower, batch = user_tower(encoder, short_cut=short_cut), users()
+    tower, batch = user_tower(encoder, residual_dropout=residual_dropout), users()
     past = batch["past"]
-    every = torch.arange(past.shape[0] * (past.shape[1] + 1))
-    states = tower.at(tower.profile(batch, 4), tower.item_vectors[past], past, every).view(4, -1, DIM)
+    slots = torch.arange(past.shape[0] * (past.shape[1] + 1))
+    states = tower.states(batch, tower.item_vectors[past], past, slots).view(4, -1, DIM)
     for slot in range(1, past.shape[1] + 1):
         shorter = batch | {"past": past[:, slot - 1 :]}
         there = past[:, slot - 1] != 0
@@ -106,56 +67,50 @@ def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str,
     torch.testing.assert_close(states[:, 0], tower(nothing), atol=1e-6, rtol=0)
 
 
-def test_the_newest_items_have_a_short_cut_and_having_none_has_one() -> None:
-    tower, batch = user_tower("attention", short_cut=0.5), users()
-    assert tower.successors is not None
-    weights = tower.successor_weights
+def test_the_newest_item_has_an_embedding_of_its_own_and_so_has_no_item() -> None:
+    tower, batch = user_tower("attention", residual_dropout=0.5), users()
+    embedding = tower.last_item_embedding
+    assert embedding is not None
 
     def changed(row: int) -> list[bool]:
-        """Which users' vectors another short cut of a row moves."""
+        """Which users' vectors change with the embedding of a row."""
         before = tower(batch)
         with torch.no_grad():
-            tower.successors.weight[row] += 1.0  # type: ignore[union-attr]  # it is there
-        return ((tower(batch) - before).abs().max(dim=-1).values > 1e-3).tolist()  # type: ignore[no-any-return]
+            embedding.weight[row] += 1.0
+        found: list[bool] = ((tower(batch) - before).abs().max(dim=-1).values > 1e-3).tolist()
+        return found
 
     assert changed(5) == [True, False, False, False]
-    assert changed(4) == [True, False, False, False]  # read second
-    assert changed(11) == [False, False, True, False]  # read third
-    assert changed(3) == [True, False, False, False]  # third by the first, fourth by the third
+    assert changed(4) == [False] * 4  # the second newest of the first user
     assert changed(0) == [False, True, False, False]
-    with torch.no_grad():
-        weights[1] = 0.0
-    assert changed(4) == [False] * 4
 
 
-def test_one_item_may_be_all_that_has_a_short_cut() -> None:
-    tower, batch = user_tower("attention", short_cut=0.5, short_cut_items=1), users()
-    assert tower.successors is not None
-    assert "successor_weights" not in tower.state_dict()  # nothing that trainings before this lack
-    before = tower(batch)
-    with torch.no_grad():
-        tower.successors.weight[4] += 1.0  # read second by the first user, newest by nobody
-        torch.testing.assert_close(tower(batch), before, atol=0, rtol=0)
-        tower.successors.weight[5] += 1.0
-    changed = (tower(batch) - before).abs().max(dim=-1).values > 1e-3
-    assert changed.tolist() == [True, False, False, False]
-
-
-def test_an_item_that_joined_later_has_the_short_cut_of_the_unknown() -> None:
-    tower, batch = user_tower("attention", short_cut=0.5), users()
-    tower.item_vectors = torch.cat([tower.item_vectors, tower.item_vectors[1:2]])  # row 12, as the unknown in all
+def test_an_item_added_after_training_has_the_embedding_of_the_unknown_item() -> None:
+    tower, batch = user_tower("attention", residual_dropout=0.5), users()
+    tower.item_vectors = torch.cat([tower.item_vectors, tower.item_vectors[1:2]])  # row 12, with the unknown's vector
     newer, unknown = ({**batch, "past": torch.tensor([[row, 4, 3]] * 4)} for row in (12, 1))
     torch.testing.assert_close(tower(newer), tower(unknown), atol=0, rtol=0)
 
 
-def test_a_short_cut_starts_at_nothing_and_is_there_only_where_it_is_wanted() -> None:
-    shape = EncoderShape(dim=DIM, layers=1, heads=2, dropout=0.3, max_length=6, short_cut=0.5)
-    with_history = UserTower(USER_COLUMNS, dim=DIM, encoder=ENCODERS["attention"](shape))
-    without = UserTower(USER_COLUMNS[:2], dim=DIM, encoder=ENCODERS["mlp"](shape))
-    assert with_history.successors is not None
-    assert not with_history.successors.weight.any()
-    assert without.successors is None
-    assert user_tower("attention").successors is None
+def test_the_last_item_embedding_starts_at_zero_and_only_where_it_is_used() -> None:
+    shape = EncoderShape(dim=DIM, layers=1, heads=2, dropout=0.3, max_length=6)
+    encoder = build.encoder(Attention(residual_dropout=0.5), shape)
+    with_history = UserTower(USER_COLUMNS, dim=DIM, encoder=encoder)
+    without = UserTower(USER_COLUMNS[:2], dim=DIM, encoder=encoder)
+    assert with_history.last_item_embedding is not None
+    assert not with_history.last_item_embedding.weight.any()
+    assert without.last_item_embedding is None
+    assert user_tower("attention").last_item_embedding is None
+
+
+def test_dropout_changes_the_states_in_training_only() -> None:
+    tower, batch = user_tower("attention"), users()
+    past, slots = batch["past"], torch.arange(20)
+    first, second = (tower.states(batch, tower.item_vectors[past], past, slots) for _ in range(2))
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+    tower.train()
+    first, second = (tower.states(batch, tower.item_vectors[past], past, slots) for _ in range(2))
+    assert ((first - second).abs().max(dim=1).values > 1e-3).all()
 
 
 def test_which_encoders_see_what() -> None:

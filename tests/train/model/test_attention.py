@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from train.model.attention import MultiHeadAttention
+from train.model.attention import BLOCKED, MultiHeadAttention
+from train.model.dropout import Dropout
 
 
 def with_weights_of(ours: MultiHeadAttention, dim: int, heads: int) -> nn.MultiheadAttention:
@@ -26,7 +27,7 @@ def test_equals_torch_with_the_same_weights(heads: int) -> None:
     torch.testing.assert_close(ours(x, x, padding=padding), expected, atol=1e-6, rtol=0)
     later = torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = theirs(x, x, x, attn_mask=later, need_weights=False)[0]
-    torch.testing.assert_close(ours(x, x, causal=True), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours(x, x, bias=later * BLOCKED), expected, atol=1e-6, rtol=0)
     queries = torch.randn(3, 2, 32)
     expected = theirs(queries, x, x, need_weights=False)[0]
     torch.testing.assert_close(ours(queries, x), expected, atol=1e-6, rtol=0)
@@ -59,3 +60,13 @@ def test_bias_is_added_to_the_logits() -> None:
     read = attention(x, x, bias=only_first)
     value = attention.key_value(x[:, :1]).chunk(2, dim=-1)[1]
     torch.testing.assert_close(read, attention.out(value).expand(-1, 3, -1), atol=1e-6, rtol=0)
+
+
+def test_dropout_keeps_the_mean_and_zeros_its_share() -> None:
+    torch.manual_seed(0)
+    dropout, values = Dropout(0.25), torch.ones(100, 77)
+    dropped = dropout(values)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert dropout.eval()(values) is values
+    assert Dropout(0.0)(values) is values

@@ -30,7 +30,7 @@ def write(folder: Path) -> Path:
     pl.DataFrame({"user_id": range(40), "camp": ["even", "odd"] * 20}).write_parquet(folder / "users.parquet")
     (folder / "twotower.toml").write_text(
         '[data]\ninteractions = "i.parquet"\nusers = "users.parquet"\nvalue = "stars"\n'
-        '[user.features]\ncamp = "category"\n[split]\nkind = "column"\n[model]\ndim = 8\nencoder = "seed-mlp"\n'
+        '[user.features]\ncamp = "category"\n[split]\nkind = "column"\n[model]\ndim = 8\nencoder = "notebook-mlp"\n'
         '[train]\nobjective = "rating"\nepochs = 12\nbatch_size = 32\nlr = 0.01\nid_dropout = 0\n'
     )
     return folder / "twotower.toml"

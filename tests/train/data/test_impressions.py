@@ -13,11 +13,11 @@ from torch.nn import functional
 from retrieval.common import csr
 from train.config import load as configs
 from train.data.batches import Histories, batches
-from train.data.impressions import beside_choices
+from train.data.impressions import match_to_choices
+from train.data.tensors import tensors
 from train.loop import checkpoint, fit
-from train.model.build import tensors
-from train.model.losses import OBJECTIVES, Examples, choice, log_inclusion
-from train.model.two_tower import following, lesser, targets
+from train.model.losses import Examples, SampledSoftmax, Softmax, impression_loss, log_inclusion, sample_negatives
+from train.model.two_tower import at_slots, target_slots
 
 DECOYS = (20, 21, 22)  # as popular as any, and shown to all who did not take them
 
@@ -31,7 +31,7 @@ def frame(*rows: tuple[int, int, int | None]) -> pl.DataFrame:
 def test_an_impression_stands_beside_the_next_choice() -> None:
     interactions = frame((0, 5, 10), (0, 6, 20), (2, 5, 10))
     shown = frame((0, 1, 5), (0, 2, 10), (0, 3, 11), (0, 4, 99), (1, 1, 10), (0, 6, 15), (2, 9, None))
-    found = beside_choices(shown, interactions)
+    found = match_to_choices(shown, interactions)
     # Before and at the time of a choice: that one; after the last: the last. User 1 chose nothing; 6 was chosen then.
     assert found.rows() == [(0, 1, 0), (0, 2, 0), (0, 3, 1), (0, 4, 1), (2, 9, 2)]
 
@@ -39,7 +39,7 @@ def test_an_impression_stands_beside_the_next_choice() -> None:
 def test_without_times_the_order_of_the_file_says_what_came_next() -> None:
     rows = frame((0, 1, None), (0, 5, None), (0, 2, None), (1, 5, None), (1, 3, None), (0, 6, None))
     shown, interactions = rows[[0, 2, 4]], rows[[1, 5, 3]]
-    assert beside_choices(shown, interactions).rows() == [(0, 1, 0), (0, 2, 1), (1, 3, 2)]
+    assert match_to_choices(shown, interactions).rows() == [(0, 1, 0), (0, 2, 1), (1, 3, 2)]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -48,12 +48,12 @@ def test_what_was_shown_goes_with_its_item(shuffle: bool) -> None:
     lengths = [7, 1, 30]
     items = np.arange(38, dtype=np.int64)
     beside = csr.from_lists([(100 * item + np.arange(item % 12)).tolist() for item in items])
-    given = Histories.from_rows(np.repeat(np.arange(3), lengths).astype(np.int64), items, shown=beside)
+    given = Histories.from_rows(np.repeat(np.arange(3), lengths).astype(np.int64), items, impressions=beside)
     met = set()
     for batch in batches(given, max_length=6, batch_size=9, shuffle=shuffle, generator=np.random.default_rng(0)):
-        assert batch.shown is not None
-        slots, target = targets(batch, batch.rows - 2)
-        shown = following(batch, batch.shown).flatten(0, 1)[slots]
+        assert batch.impressions is not None
+        slots = target_slots(batch)
+        target, shown = at_slots(batch, batch.rows, slots) - 2, at_slots(batch, batch.impressions, slots)
         for item, row in zip(target.tolist(), shown.tolist(), strict=True):
             found = [entry - 2 for entry in row if entry]
             assert len(set(found)) == len(found) == min(item % 12, 8)
@@ -65,11 +65,11 @@ def test_what_was_shown_goes_with_its_item(shuffle: bool) -> None:
 def test_choice_by_hand() -> None:
     axes = torch.eye(3)
     given = Examples(
-        users=axes[:2], items=axes, target=torch.tensor([0, 0]), scale=torch.tensor(1.0), pull=axes[:2],
-        weight=torch.tensor([0.5, 0.5]), shown=torch.tensor([[1, 2], [-2, -2]]),
+        users=axes[:2], items=axes, target=torch.tensor([0, 0]), scale=torch.tensor(1.0),
+        weight=torch.tensor([0.5, 0.5]), impressions=torch.tensor([[1, 2], [-2, -2]]),
     )  # fmt: skip
     # The first chose 0 out of 0, 1, 2, at cosines 1, 0, 0; beside the second's choice nothing was shown.
-    assert choice(given).item() == pytest.approx(0.5 * math.log(1 + 2 * math.exp(-1)))
+    assert impression_loss(given).item() == pytest.approx(0.5 * math.log(1 + 2 * math.exp(-1)))
 
 
 def test_a_sampled_softmax_with_impressions_has_the_gradient_of_the_full_one_in_expectation() -> None:
@@ -96,17 +96,17 @@ def test_a_sampled_softmax_with_impressions_has_the_gradient_of_the_full_one_in_
         target, own = column[:batch], column[batch : batch * (1 + some)].view(batch, some)
         for corrected, gradient in ((inclusion, joint), (unsupplied, naive)):
             candidates = items[chosen].requires_grad_()
-            loss = OBJECTIVES["sampled-softmax"](
+            loss = SampledSoftmax()(
                 Examples(
-                    users=users[drawn], items=candidates, target=target, scale=scale, pull=candidates[target],
+                    users=users[drawn], items=candidates, target=target, scale=scale,
                     weight=torch.full((batch,), 1 / batch), log_inclusion=corrected[chosen],
-                    present=torch.cat([target[:, None], own], dim=1),
+                    impressions=own,
                 )
             )  # fmt: skip
             gradient.index_add_(0, chosen, torch.autograd.grad(loss, candidates)[0], alpha=1 / draws)
     full = items.clone().requires_grad_()
-    whole = Examples(users=users, items=full, target=torch.arange(catalogue), scale=scale, pull=full, weight=frequency)
-    expected = torch.autograd.grad(OBJECTIVES["softmax"](whole), full)[0]
+    whole = Examples(users=users, items=full, target=torch.arange(catalogue), scale=scale, weight=frequency)
+    expected = torch.autograd.grad(Softmax()(whole), full)[0]
     error = (joint - expected).norm() / expected.norm()
     assert error < 0.15
     assert (naive - expected).norm() / expected.norm() > 1.5 * error
@@ -114,7 +114,12 @@ def test_a_sampled_softmax_with_impressions_has_the_gradient_of_the_full_one_in_
 
 def test_bpr_sets_the_target_against_what_was_shown() -> None:
     shown = torch.tensor([[-2, 7, -2], [-2, -2, -2], [4, 5, 6]])
-    drawn = torch.stack([lesser(3, torch.zeros(3, dtype=torch.int64), shown) for _ in range(50)])
+    axes = torch.eye(3)
+    given = Examples(
+        users=axes, items=axes, target=torch.zeros(3, dtype=torch.int64), scale=torch.tensor(1.0),
+        weight=torch.full((3,), 1 / 3), impressions=shown,
+    )  # fmt: skip
+    drawn = torch.stack([sample_negatives(given) for _ in range(50)])
     assert set(drawn[:, 0].tolist()) == {7}
     assert set(drawn[:, 1].tolist()) <= {0, 1, 2}
     assert set(drawn[:, 2].tolist()) == {4, 5, 6}

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.config.components import LOSSES, loss_class
 from train.model import losses
-from train.model.losses import OBJECTIVES, Examples, log_inclusion
+from train.model.losses import Bpr, Examples, Rating, SampledSoftmax, Softmax, log_inclusion
 
 
 def examples(n: int = 7, c: int = 30, dim: int = 5, *, seed: int = 0, **more: Any) -> Examples:
@@ -22,7 +23,6 @@ def examples(n: int = 7, c: int = 30, dim: int = 5, *, seed: int = 0, **more: An
         items=items,
         target=target,
         scale=torch.tensor(9.0).requires_grad_(),
-        pull=items[target],
         weight=weight / weight.sum(),
         **more,
     )
@@ -36,12 +36,20 @@ def logits_of(of: Examples) -> Tensor:
     return of.users @ of.items.T * of.scale
 
 
-@pytest.mark.parametrize("chunk", [1, 1 << 20])
-def test_softmax_is_cross_entropy(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "CHUNK", chunk)
+@pytest.fixture(params=["one chunk", "many chunks", "checkpoints"])
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways in which the scores are computed."""
+    if request.param != "one chunk":
+        monkeypatch.setattr(losses, "CHUNK_SCORES", 1)
+    if request.param == "checkpoints":
+        monkeypatch.setattr(losses, "MANY_CANDIDATES", 1)
+
+
+@pytest.mark.usefixtures("chunks")
+def test_softmax_is_cross_entropy() -> None:
     given = examples(n=50)
     expected = (functional.cross_entropy(logits_of(given), given.target, reduction="none") * given.weight).sum()
-    loss = OBJECTIVES["softmax"](given)
+    loss = Softmax()(given)
     torch.testing.assert_close(loss, expected)
     for ours, theirs in zip(gradients(loss, given), gradients(expected, given), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
@@ -51,48 +59,25 @@ def test_softmax_by_hand() -> None:
     # Two items at right angles, the user on the first: -log(e^1 / (e^1 + e^0)).
     axes = torch.eye(2)
     given = Examples(
-        users=axes[:1], items=axes, target=torch.tensor([0]), scale=torch.tensor(1.0), pull=axes[:1],
-        weight=torch.ones(1),
+        users=axes[:1], items=axes, target=torch.tensor([0]), scale=torch.tensor(1.0), weight=torch.ones(1)
+    )
+    assert Softmax()(given).item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_softmax_is_finite_at_the_largest_scale() -> None:
+    axes = torch.eye(2)
+    given = Examples(
+        users=-axes[:1].repeat(3, 1), items=axes[:1].repeat(1000, 1), target=torch.zeros(3, dtype=torch.int64),
+        scale=torch.tensor(losses.MAX_SCALE), weight=torch.full((3,), 1 / 3),
+        log_inclusion=torch.full((1000,), -30.0),
     )  # fmt: skip
-    assert OBJECTIVES["softmax"](given).item() == pytest.approx(math.log(1 + math.exp(-1)))
+    # 999 candidates that stand for e^30 items each, and the target.
+    assert SampledSoftmax()(given).item() == pytest.approx(30 + math.log(999), rel=1e-4)
+    other = dataclasses.replace(given, users=axes[:1].repeat(3, 1))
+    assert SampledSoftmax()(other).item() == pytest.approx(30 + math.log(999), rel=1e-4)
 
 
-def test_a_pull_between_items_is_the_loss_against_a_distribution() -> None:
-    given = examples()
-    share = torch.rand(7, 30).softmax(dim=-1)
-    mixed = dataclasses.replace(given, pull=share @ given.items)
-    expected = (functional.cross_entropy(logits_of(given), share, reduction="none") * given.weight).sum()
-    torch.testing.assert_close(OBJECTIVES["softmax"](mixed), expected)
-
-
-@pytest.mark.parametrize("chunk", [1, 1 << 20])
-@pytest.mark.parametrize("sampled", [False, True])
-def test_columns_with_shares_are_the_loss_against_a_distribution(
-    chunk: int, monkeypatch: pytest.MonkeyPatch, *, sampled: bool
-) -> None:
-    """Also where a column is named twice; sampled, terms are divided by their inclusion, own ones not."""
-    monkeypatch.setattr(losses, "CHUNK", chunk)
-    given = examples(n=50)
-    columns = torch.stack([given.target, (given.target + torch.arange(50) % 3) % 30], dim=1)
-    shares = torch.tensor([0.7, 0.3]).expand(50, 2)
-    inclusion = torch.rand(30).clamp(min=0.1) if sampled else torch.ones(30)
-    own = torch.zeros(50, 30).scatter_(1, columns, 1.0)
-    logits = logits_of(given) - inclusion.log() * (1 - own)
-    drawn = (logits_of(given).gather(1, columns) * shares).sum(dim=1)
-    expected = ((logits.logsumexp(dim=1) - drawn) * given.weight).sum()
-    named = dataclasses.replace(
-        given, pull=None, columns=columns, shares=shares, present=columns,
-        log_inclusion=inclusion.log() if sampled else None,
-    )  # fmt: skip
-    loss = OBJECTIVES["sampled-softmax"](named)
-    torch.testing.assert_close(loss, expected)
-    for ours, theirs in zip(gradients(loss, given), gradients(expected, given), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        losses.pull(named), (given.items[columns] * shares[:, :, None]).sum(dim=1)
-    )  # as one vector, for the objectives that want it
-
-
+@pytest.mark.usefixtures("chunks")
 def test_sampled_softmax_has_the_gradient_of_the_full_one_in_expectation() -> None:
     """Over many draws of a batch's candidates, as training makes them, on a catalogue of 30 items."""
     torch.manual_seed(0)
@@ -111,21 +96,16 @@ def test_sampled_softmax_has_the_gradient_of_the_full_one_in_expectation() -> No
         chosen, column = torch.unique(torch.cat([drawn, torch.randint(catalogue, (uniform,))]), return_inverse=True)
         for corrected, gradient in ((inclusion[chosen], total), (torch.zeros(len(chosen)), naive)):
             candidates = items[chosen].requires_grad_()
-            own = candidates[column[:batch]]
-            loss = OBJECTIVES["sampled-softmax"](
+            loss = SampledSoftmax()(
                 Examples(
-                    users=users[drawn], items=candidates, target=column[:batch], scale=scale, pull=own,
+                    users=users[drawn], items=candidates, target=column[:batch], scale=scale,
                     weight=torch.full((batch,), 1 / batch), log_inclusion=corrected,
                 )
             )  # fmt: skip
             gradient.index_add_(0, chosen, torch.autograd.grad(loss, candidates)[0], alpha=1 / draws)
     full = items.clone().requires_grad_()
-    expected = torch.autograd.grad(
-        OBJECTIVES["softmax"](
-            Examples(users=users, items=full, target=torch.arange(catalogue), scale=scale, pull=full, weight=frequency)
-        ),
-        full,
-    )[0]
+    whole = Examples(users=users, items=full, target=torch.arange(catalogue), scale=scale, weight=frequency)
+    expected = torch.autograd.grad(Softmax()(whole), full)[0]
     error = (total - expected).norm() / expected.norm()
     # The logarithm of an estimate leaves a small bias; without the correction the gradient is another one.
     assert error < 0.15
@@ -145,24 +125,24 @@ def test_inclusion_is_what_drawing_gives() -> None:
 def test_bpr_by_hand() -> None:
     axes = torch.eye(2)
     given = Examples(
-        users=axes[:1], items=axes, target=torch.tensor([0]), scale=torch.tensor(3.0), pull=axes[:1],
-        weight=torch.ones(1), negative=torch.tensor([1]),
+        users=axes[:1], items=axes, target=torch.tensor([0]), scale=torch.tensor(3.0), weight=torch.ones(1),
+        impressions=torch.tensor([[1, -2]]),
     )  # fmt: skip
-    assert OBJECTIVES["bpr"](given).item() == pytest.approx(math.log(1 + math.exp(-3)))
+    assert Bpr()(given).item() == pytest.approx(math.log(1 + math.exp(-3)))
 
 
 def test_rating_by_hand() -> None:
     axes = torch.eye(2)
     given = Examples(
-        users=axes, items=axes, target=torch.tensor([0, 0]), scale=torch.tensor(2.0), pull=axes,
+        users=axes, items=axes, target=torch.tensor([0, 0]), scale=torch.tensor(2.0),
         weight=torch.tensor([0.25, 0.75]), value=torch.tensor([1.0, -1.0]),
     )  # fmt: skip
-    # Said 1 and 0, meant 1 and -1; the temperature is no part of it.
-    assert OBJECTIVES["rating"](given).item() == pytest.approx(0.75)
-    unsaid = dataclasses.replace(given, value=torch.tensor([float("nan"), -1.0]))
-    assert OBJECTIVES["rating"](unsaid).item() == pytest.approx(1.0)
+    # Predicted 1 and 0, rated 1 and -1; the temperature is no part of it.
+    assert Rating()(given).item() == pytest.approx(0.75)
+    missing = dataclasses.replace(given, value=torch.tensor([float("nan"), -1.0]))
+    assert Rating()(missing).item() == pytest.approx(1.0)
     nothing = dataclasses.replace(given, value=torch.tensor([float("nan")] * 2))
-    assert OBJECTIVES["rating"](nothing).item() == 0
+    assert Rating()(nothing).item() == 0
 
 
 def test_rating_compares_each_prediction_with_its_own_value() -> None:
@@ -173,19 +153,19 @@ def test_rating_compares_each_prediction_with_its_own_value() -> None:
     target = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
     perfect = (users * items[target]).sum(dim=-1)
     given = Examples(
-        users=users, items=items, target=target, scale=torch.tensor(1.0), pull=items[target],
-        weight=torch.full((8,), 1 / 8), value=perfect,
-    )  # fmt: skip
-    assert OBJECTIVES["rating"](given).item() == 0
+        users=users, items=items, target=target, scale=torch.tensor(1.0), weight=torch.full((8,), 1 / 8), value=perfect
+    )
+    assert Rating()(given).item() == 0
     assert (perfect - perfect[:, None]).square().mean() > 0.05
     with pytest.raises(AssertionError):
-        OBJECTIVES["rating"](dataclasses.replace(given, value=perfect[:, None]))
+        Rating()(dataclasses.replace(given, value=perfect[:, None]))
 
 
-def test_every_objective_takes_the_same_examples() -> None:
-    given = examples(log_inclusion=torch.zeros(30), value=torch.zeros(7), negative=torch.zeros(7, dtype=torch.int64))
-    for name, objective in OBJECTIVES.items():
-        loss = objective(given)
-        assert loss.shape == ()
-        wanted = [given.users] if name == "rating" else [given.users, given.scale]
-        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, wanted))
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_takes_the_same_examples(name: str) -> None:
+    given = examples(log_inclusion=torch.zeros(30), value=torch.zeros(7))
+    loss = loss_class(name)(impression_weight=1.0)
+    found = loss(given)
+    assert found.shape == ()
+    wanted = [given.users] if loss.fits_values else [given.users, given.scale]
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found, wanted))

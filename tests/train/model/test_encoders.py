@@ -70,9 +70,9 @@ def bundle(config: Config, out: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("encoder", "options"),
     [
-        ("seed-attention", {"embed": 32, "heads": 4}),
+        ("notebook-attention", {"embed": 32, "heads": 4}),
         ("rolling-attention", {"embed": 24, "window": 3, "width": 8, "heads": 2}),
-        ("seed-mlp", {"hidden": 32}),
+        ("notebook-mlp", {"hidden": 32}),
         ("cross-attention", {"embed": 32, "heads": 4}),
     ],
 )
@@ -84,7 +84,7 @@ def test_an_encoder_trains_exports_and_answers(
     config = load_config(subset / "small.toml", overrides=overrides)
     assert config.model.user is not None
     assert config.model.item is not None
-    assert config.model.user.name == config.model.item.name == encoder
+    assert config.model.user.encoder == config.model.item.encoder == encoder
     summary = bundle(config, tmp_path)
     assert np.isfinite(summary["best"]["train_loss"])
     with Retriever.open(tmp_path) as retriever:

@@ -1,10 +1,9 @@
 import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.data.batches import Batch, Histories, batches
-from train.model.two_tower import horizon_weights, targets
+from train.data.batches import Histories, batches
+from train.model.two_tower import at_slots, target_slots
 
 
 def histories(lengths: list[int]) -> Histories:
@@ -23,7 +22,8 @@ def test_every_interaction_but_the_first_is_a_target_once_after_its_own_past(
     generator = np.random.default_rng(seed)
     for batch in batches(given, max_length=max_length, batch_size=batch_size, shuffle=False, generator=generator):
         assert batch.rows.shape[1] <= max_length + 1
-        slots, following = targets(batch, batch.rows - 2)
+        slots = target_slots(batch)
+        following = at_slots(batch, batch.rows, slots) - 2
         for slot, target in zip(slots.tolist(), following.tolist(), strict=True):
             row, column = divmod(slot, batch.rows.shape[1])
             assert owner[target] == batch.users[row]
@@ -43,9 +43,9 @@ def test_the_profile_alone_is_to_find_any_of_a_users_items() -> None:
     found = set()
     for _ in range(60):
         for batch in batches(histories([4]), max_length=9, batch_size=9, shuffle=False, generator=generator):
-            slots, following = targets(batch, batch.rows - 2)
+            slots = target_slots(batch)
             assert slots[0] == 0
-            found.add(int(following[0]))
+            found.add(int(at_slots(batch, batch.rows, slots)[0]) - 2)
     assert found == {0, 1, 2, 3}
 
 
@@ -65,19 +65,3 @@ def test_the_same_seed_cuts_the_same_batches() -> None:
         return [batch.rows.tolist() for batch in drawn]
 
     assert cut() == cut()
-
-
-def test_horizon_by_hand() -> None:
-    # Newest first: items 4, 3, 2 of a history 2, 3, 4.
-    batch = Batch(
-        users=torch.tensor([0]),
-        rows=torch.tensor([[4, 3, 2, 0]]),
-        lengths=torch.tensor([3]),
-        fresh=torch.tensor([3]),
-        opening=torch.tensor([2]),
-    )
-    weight = horizon_weights(batch, 0.5)[0]
-    # Before anything: 2 next, then 3 by a half, then 4 by a quarter.
-    torch.testing.assert_close(weight[0], torch.tensor([1, 2, 4, 0]) / 7)
-    torch.testing.assert_close(weight[1], torch.tensor([1.0, 0, 0, 0]))  # after 3: 4
-    torch.testing.assert_close(weight[2], torch.tensor([1, 2, 0, 0]) / 3)  # after 2: 3, then 4

@@ -6,19 +6,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.columns import column
-from tests.train.test_towers import DIM, ITEM_COLUMNS, USER_COLUMNS, items, rows, users
+from tests.support.towers import DIM, ITEM_COLUMNS, USER_COLUMNS, items, rows, users
 from train.config import options
 from train.features.kinds import unit
 from train.model import build, notebook_encoders
 from train.model.encoders import EncoderShape
+from train.model.notebook_encoders import (
+    CrossAttentionOptions,
+    NotebookAttentionOptions,
+    NotebookMlpOptions,
+    RollingAttentionOptions,
+)
 from train.model.towers import ItemTower, UserTower, in_blocks
 
 OPTIONS: dict[str, options.Encoder] = {
-    "seed-attention": options.SeedAttention(embed=24, heads=4),
-    "rolling-attention": options.RollingAttention(embed=20, window=3, width=8, heads=2),
-    "seed-mlp": options.SeedMlp(hidden=24),
-    "seed-mlp, last ReLU": options.SeedMlp(hidden=24, last_relu=True),
-    "cross-attention": options.CrossAttention(embed=24, heads=4),
+    "notebook-attention": NotebookAttentionOptions(embed=24, heads=4),
+    "rolling-attention": RollingAttentionOptions(embed=20, window=3, width=8, heads=2),
+    "notebook-mlp": NotebookMlpOptions(hidden=24),
+    "notebook-mlp, last ReLU": NotebookMlpOptions(hidden=24, last_relu=True),
+    "cross-attention": CrossAttentionOptions(embed=24, heads=4),
 }
 
 
@@ -70,7 +76,7 @@ def test_padding_and_empty_lists(encoder: str) -> None:
 def test_the_state_at_a_slot_is_the_vector_of_the_history_up_to_it(encoder: str) -> None:
     tower, batch = user_tower(encoder), users()
     past = batch["past"]
-    states = unit(tower.encoder(tower.profile(batch, 4), tower.item_vectors[past], past != 0))
+    states = unit(tower.encoder(tower.embedding(batch, 4), tower.item_vectors[past], past != 0))
     assert states.shape == (4, 1 + past.shape[1], DIM)
     for slot in range(1, past.shape[1] + 1):
         shorter = batch | {"past": past[:, slot - 1 :]}
@@ -113,11 +119,11 @@ def test_the_sum_of_the_tokens_is_one_linear_map_of_the_features() -> None:
     torch.testing.assert_close(found, functional.linear(z, matrix, bias))
 
 
-def test_seed_attention_is_the_notebooks_layers() -> None:
+def test_notebook_attention_is_the_notebooks_layers() -> None:
     """With torch's own attention on the same weights: attention over the features, mean, linear."""
-    tower = user_tower("seed-attention", history=False)
+    tower = user_tower("notebook-attention", history=False)
     encoder = tower.encoder
-    assert isinstance(encoder, notebook_encoders.SeedAttention)
+    assert isinstance(encoder, notebook_encoders.NotebookAttention)
     ours = encoder.attention
     theirs = nn.MultiheadAttention(24, 4, batch_first=True).eval()
     with torch.no_grad():
@@ -125,7 +131,7 @@ def test_seed_attention_is_the_notebooks_layers() -> None:
         theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
         theirs.out_proj.weight.copy_(ours.out.weight)
         theirs.out_proj.bias.copy_(ours.out.bias)
-    profile = tower.profile(users(), 4)
+    profile = tower.embedding(users(), 4)
     assert profile.shape == (4, 3, 24)  # age, job, and the one that is always there
     expected = unit(encoder.out(theirs(profile, profile, profile)[0].mean(dim=1)))
     torch.testing.assert_close(tower(users()), expected, atol=1e-6, rtol=0)
@@ -136,7 +142,7 @@ def test_rolling_windows_overlap_and_are_projected_to_the_attentions_width() -> 
     tower = user_tower("rolling-attention", history=False)
     encoder = tower.encoder
     assert isinstance(encoder, notebook_encoders.RollingAttention)
-    profile = tower.profile(users(), 4)
+    profile = tower.embedding(users(), 4)
     active = (profile.sum(dim=1) / profile.shape[1] ** 0.5).relu()
     windows = active.unfold(1, 3, 1)  # (4, 18, 3): torch's own rolling
     assert windows.shape == (4, 18, 3)
@@ -151,7 +157,7 @@ def test_many_windows_train_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
         tower = user_tower("rolling-attention").train()
         batch = users() | {"past": users()["past"].clamp(min=1)}
         past = batch["past"]
-        states = tower.encoder(tower.profile(batch, 4), tower.item_vectors[past], past != 0)
+        states = tower.encoder(tower.embedding(batch, 4), tower.item_vectors[past], past != 0)
         states.square().sum().backward()
         return states.detach(), [weight.grad for weight in tower.encoder.parameters() if weight.grad is not None]
 
@@ -165,7 +171,7 @@ def test_many_windows_train_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_last_relu_puts_half_the_ratings_out_of_reach() -> None:
     """No coordinate is negative, so no cosine is: why the notebook's last ReLU is off by default."""
-    for encoder, reachable in (("seed-mlp", True), ("seed-mlp, last ReLU", False)):
+    for encoder, reachable in (("notebook-mlp", True), ("notebook-mlp, last ReLU", False)):
         user, item = user_tower(encoder), item_tower(encoder)
         lowest = []
         for seed_ in range(10):
@@ -173,7 +179,7 @@ def test_a_last_relu_puts_half_the_ratings_out_of_reach() -> None:
             shaken(user)
             lowest.append((user(users()) @ item(items()).T).min().item())
         assert (min(lowest) < 0) is reachable
-    assert options.SeedMlp().last_relu is False
+    assert NotebookMlpOptions().last_relu is False
 
 
 def test_cross_attention_weighs_the_history_by_the_profile() -> None:
@@ -188,7 +194,7 @@ def test_cross_attention_weighs_the_history_by_the_profile() -> None:
         dim=1,
     )
     padding = torch.cat([torch.zeros(4, 1, dtype=torch.bool), batch["past"] == 0], dim=1)
-    profile = tower.profile(batch, 4)
+    profile = tower.embedding(batch, 4)
     query = (profile.sum(dim=1) / profile.shape[1] ** 0.5)[:, None]
     expected = unit(encoder.out(query + encoder.attention(query, options, padding=padding))[:, 0])
     torch.testing.assert_close(tower(batch), expected, atol=1e-6, rtol=0)
@@ -197,6 +203,6 @@ def test_cross_attention_weighs_the_history_by_the_profile() -> None:
 def test_the_scale_of_attention_is_the_power_that_was_asked_for() -> None:
     shape = EncoderShape(dim=DIM, layers=1, heads=2, dropout=0.0, max_length=6)
     for exponent in (0.0, 0.5, 1.0):
-        encoder = build.encoder(options.SeedAttention(embed=24, heads=4, scale=exponent), shape)
-        assert isinstance(encoder, notebook_encoders.SeedAttention)
+        encoder = build.encoder(NotebookAttentionOptions(embed=24, heads=4, scale=exponent), shape)
+        assert isinstance(encoder, notebook_encoders.NotebookAttention)
         assert encoder.attention.scale == 6**-exponent
