@@ -80,7 +80,9 @@ def test_a_score_is_the_mean_of_both_by_their_shares(open_config: Path, tmp_path
     assert kept["ndcg@10"] == max(json.loads(line)["ndcg@10"] for line in lines)
     # What validation measured is what is kept.
     truth = data.truth
-    ranks = ranking.ranks(users.numpy()[np.argsort(data.asked, kind="stable")], items.numpy(), truth.wanted, truth.seen)
+    ranks = ranking.ranks(
+        users.numpy()[np.argsort(data.validation_order, kind="stable")], items.numpy(), truth.wanted, truth.seen
+    )
     assert_allclose(ranking.ndcg(ranks, truth.wanted, k=10).mean(), summary["best"]["ndcg@10"], atol=1e-9)
 
 

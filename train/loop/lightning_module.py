@@ -114,7 +114,7 @@ class Module(lightning.LightningModule):
         """The vectors of the validation blocks in the order of `Truth.users`."""
         vectors = torch.cat(blocks).float().cpu().numpy()
         users = np.empty_like(vectors)
-        users[self.data.asked] = vectors
+        users[self.data.validation_order] = vectors
         return users
 
     def ranked(self, users: Vectors, items: Vectors) -> dict[str, float]:
@@ -128,11 +128,11 @@ class Module(lightning.LightningModule):
             Mean recall and NDCG over the whole catalogue, and the RMSE if the loss fits values.
         """
         measured = averaged(self._by_user(users, items))
-        asked, limits = self.data.ratings, self.data.preprocess.values
-        if asked is not None and limits is not None and len(asked.values):
-            scores = (users[asked.users] * items[asked.items]).sum(axis=1)
+        held_out, limits = self.data.ratings, self.data.preprocess.values
+        if held_out is not None and limits is not None and len(held_out.values):
+            scores = (users[held_out.users] * items[held_out.items]).sum(axis=1)
             predicted = rating.stars(scores, low=limits.low, high=limits.high)
-            measured["rmse"] = rating.errors(predicted, asked.values)["rmse"]
+            measured["rmse"] = rating.errors(predicted, held_out.values)["rmse"]
         return measured
 
     def _by_user(self, users: Vectors, items: Vectors) -> dict[str, ranking.PerUser]:
