@@ -120,17 +120,17 @@ class EpochBatches(IterableDataset[Batch]):
 
 
 class ValidationBlocks(Blocks[dict[str, Tensor]]):
-    """The validation users in blocks; a block is built when it is asked for."""
+    """The validation users in blocks; built when they are read."""
 
-    def __init__(self, truth: Truth, asked: Rows, users: Mapping[str, Tensor], *, config: ResolvedConfig) -> None:
-        """asked: positions in `truth.users`. users: the static features of every user, a tensor a column."""
-        self.truth, self.asked, self.users, self.history = truth, asked, users, config.history
+    def __init__(self, truth: Truth, order: Rows, users: Mapping[str, Tensor], *, config: ResolvedConfig) -> None:
+        """Prepare the blocks. order: positions in `truth.users`. users: static features of every user."""
+        self.truth, self.order, self.users, self.history = truth, order, users, config.history
 
     def __len__(self) -> int:
-        return -(-len(self.asked) // VALIDATION_BLOCK)
+        return -(-len(self.order) // VALIDATION_BLOCK)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        chosen = self.asked[number * VALIDATION_BLOCK : (number + 1) * VALIDATION_BLOCK]
+        chosen = self.order[number * VALIDATION_BLOCK : (number + 1) * VALIDATION_BLOCK]
         block = {name: values[self.truth.users[chosen]] for name, values in self.users.items()}
         if self.history is not None and self.history.max_length:
             rows = newest_first(self.truth.history.take(chosen), self.history.max_length)
@@ -147,7 +147,7 @@ class DataModule(lightning.LightningDataModule):
         users: Static features of every user, one tensor per column.
         items: Features of every item, one tensor per column.
         truth: The validation users.
-        asked: (u,) int64 positions in `truth.users`, in the order of the validation blocks.
+        validation_order: (u,) int64 positions in `truth.users`, in the order of the validation blocks.
         ratings: Held-out ratings; None if the loss does not fit values.
     """
 
@@ -167,7 +167,7 @@ class DataModule(lightning.LightningDataModule):
         limit = np.clip(VALIDATION_SCORES // max(dataset.items.height, 1), *VALIDATION_USERS)
         self.truth = truth(dataset, limit=int(limit), seed=config.train.seed)
         # Sorted by length, so that blocks have little padding: a third of the time if most histories are short.
-        self.asked = np.argsort(self.truth.history.lengths, kind="stable")
+        self.validation_order = np.argsort(self.truth.history.lengths, kind="stable")
         self.ratings = held_out_ratings(dataset, self.truth) if rated else None
         self.preprocess = dataset.preprocess
 
@@ -181,8 +181,8 @@ class DataModule(lightning.LightningDataModule):
         return DataLoader(epoch, batch_size=None)
 
     def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
-        """Return the features and histories of the validation users, in blocks, in the order of `asked`."""
-        blocks = ValidationBlocks(self.truth, self.asked, self.users, config=self.config)
+        """Return the features and histories of the validation users, in blocks, in the order of `validation_order`."""
+        blocks = ValidationBlocks(self.truth, self.validation_order, self.users, config=self.config)
         return DataLoader(blocks, batch_size=None)
 
     def transfer_batch_to_device(
@@ -212,12 +212,12 @@ class Ratings:
     values: npt.NDArray[np.float64]
 
 
-def held_out_ratings(dataset: Dataset, asked: Truth) -> Ratings:
+def held_out_ratings(dataset: Dataset, truth: Truth) -> Ratings:
     """Return the validation rows that have a value, of the validation users."""
     rows = dataset.rows("valid").drop_nulls("value")
     users = rows.get_column("user").to_numpy()
-    position = np.searchsorted(asked.users, users).clip(max=max(len(asked.users) - 1, 0))
-    chosen = asked.users[position] == users if len(asked.users) else np.zeros(len(users), np.bool_)
+    position = np.searchsorted(truth.users, users).clip(max=max(len(truth.users) - 1, 0))
+    chosen = truth.users[position] == users if len(truth.users) else np.zeros(len(users), np.bool_)
     return Ratings(
         users=position[chosen],
         items=rows.get_column("item").to_numpy()[chosen].astype(np.int64),

@@ -39,7 +39,7 @@ def in_order(data: DataModule, blocks: Sequence[Tensor]) -> Vectors:
     """Vectors of the validation blocks, in the order of `Truth.users`: (users, dim)."""
     vectors = torch.cat(list(blocks)).float().cpu().numpy()
     users = np.empty_like(vectors)
-    users[data.asked] = vectors
+    users[data.validation_order] = vectors
     return users
 
 

@@ -1,4 +1,4 @@
-"""What was shown and not chosen: beside which choice it stands, how it is drawn, what it teaches."""
+"""Impressions: the choice they belong to, how they are sampled, and what the model learns from them."""
 
 import math
 from pathlib import Path
@@ -28,7 +28,7 @@ def frame(*rows: tuple[int, int, int | None]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row").with_row_index("place")
 
 
-def test_an_impression_stands_beside_the_next_choice() -> None:
+def test_an_impression_belongs_to_the_next_choice() -> None:
     interactions = frame((0, 5, 10), (0, 6, 20), (2, 5, 10))
     shown = frame((0, 1, 5), (0, 2, 10), (0, 3, 11), (0, 4, 99), (1, 1, 10), (0, 6, 15), (2, 9, None))
     found = match_to_choices(shown, interactions)
@@ -43,8 +43,8 @@ def test_without_times_the_order_of_the_file_says_what_came_next() -> None:
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_what_was_shown_goes_with_its_item(shuffle: bool) -> None:
-    """Beside item i stand 100 i, 100 i + 1, ...: i modulo 12 of them, of which a batch has at most 8."""
+def test_impressions_are_batched_with_their_item(shuffle: bool) -> None:
+    """The impressions of item i are 100 i, 100 i + 1, ...: i modulo 12 of them, of which a batch has at most 8."""
     lengths = [7, 1, 30]
     items = np.arange(38, dtype=np.int64)
     beside = csr.from_lists([(100 * item + np.arange(item % 12)).tolist() for item in items])
@@ -62,13 +62,13 @@ def test_what_was_shown_goes_with_its_item(shuffle: bool) -> None:
     assert len(met) >= 35  # all but some users' first
 
 
-def test_choice_by_hand() -> None:
+def test_impression_loss_by_hand() -> None:
     axes = torch.eye(3)
     given = Examples(
         users=axes[:2], items=axes, target=torch.tensor([0, 0]), scale=torch.tensor(1.0),
         weight=torch.tensor([0.5, 0.5]), impressions=torch.tensor([[1, 2], [-2, -2]]),
     )  # fmt: skip
-    # The first chose 0 out of 0, 1, 2, at cosines 1, 0, 0; beside the second's choice nothing was shown.
+    # The first chose 0 out of 0, 1, 2, at cosines 1, 0, 0; the second has no impressions.
     assert impression_loss(given).item() == pytest.approx(0.5 * math.log(1 + 2 * math.exp(-1)))
 
 
@@ -112,7 +112,7 @@ def test_a_sampled_softmax_with_impressions_has_the_gradient_of_the_full_one_in_
     assert (naive - expected).norm() / expected.norm() > 1.5 * error
 
 
-def test_bpr_sets_the_target_against_what_was_shown() -> None:
+def test_the_negative_of_bpr_is_an_impression_if_there_is_one() -> None:
     shown = torch.tensor([[-2, 7, -2], [-2, -2, -2], [4, 5, 6]])
     axes = torch.eye(3)
     given = Examples(

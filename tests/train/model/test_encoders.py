@@ -1,4 +1,4 @@
-"""Every encoder of the notebook, on both sides, with both kinds of objective: trained, exported, indexed, asked."""
+"""Every encoder of the notebook, on both sides, with both kinds of loss: trained, exported, indexed, queried."""
 
 import json
 import re
