@@ -85,7 +85,7 @@ def answer(bundle: Bundle, held: HeldOut, stage: Stage, *, k: int) -> Answers:
         deployed=Ranking(_deployed_ranks(lists, ranks, stage.truth), lists),
         exact=ranks,
         agreement=_agreement(users, items, stage.seen, lists),
-        kind=index.kind.name,
+        kind=index.spec.name,
         users=users,
         items=items,
         seconds=seconds,

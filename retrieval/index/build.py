@@ -30,7 +30,7 @@ from retrieval.features.records import SEPARATOR, texts
 from retrieval.features.schema import Schema, TowerSchema
 from retrieval.features.tables import blocks
 from retrieval.features.vocabulary import check_id
-from retrieval.index.factory import RECALL, choose
+from retrieval.index.factory import DEFAULT_RECALL, choose
 from retrieval.index.index import Index
 from retrieval.index.storage import ADDED_VECTORS, FACTS, FORMAT_VERSION, INDEX
 from retrieval.index.tuning import sample_size, tune
@@ -73,7 +73,7 @@ def build_index(
 
     items: a table of items, the first column or the one of that name the id; without it the items that the bundle
         has (added ones in, removed ones out), or those of its training folder.
-    kind, recall, memory_bytes: as `kinds.choose` takes them. threads: of the item tower, 0 for all.
+    kind, recall, memory_bytes: as `factory.choose` takes them. threads: of the item tower, 0 for all.
     Returns what index.json says.
     Raises DataError on items that cannot be used, BundleError if the towers are damaged or give no unit vectors.
     """
@@ -122,7 +122,7 @@ def index_vectors(
     chosen = choose(kind, count=count, dim=schema.dim, recall=recall, memory_bytes=memory_bytes)
     built = Index.build(vectors, chosen, seed=seed)
     queries, of_whom = _queries(draft, schema, vectors, seed=seed, threads=threads)
-    target = 1.0 if chosen.is_flat else RECALL if recall is None else recall
+    target = 1.0 if chosen.is_flat else DEFAULT_RECALL if recall is None else recall
     tuned = tune(built, queries, recall=target)
     built.save(draft.path(INDEX))
     facts = {
@@ -130,7 +130,7 @@ def index_vectors(
         "pair_id": schema.pair_id,
         "kind": chosen.name,
         "factory": chosen.factory or "Flat",
-        "parameters": tuned.effort.to_json(),
+        "parameters": tuned.params.to_json(),
         "dim": schema.dim,
         "count": count,
         "built": count,

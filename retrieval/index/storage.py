@@ -51,8 +51,8 @@ def open_index(bundle: Bundle) -> Index:
     source = bundle.path / FACTS
     try:
         factory = str(facts["factory"])
-        kind = IndexSpec(str(facts["kind"]), "" if factory == "Flat" else factory)
-        effort = SearchParams.from_json(facts["parameters"])
+        spec = IndexSpec(str(facts["kind"]), "" if factory == "Flat" else factory)
+        params = SearchParams.from_json(facts["parameters"])
         dim, built = int(facts["dim"]), int(facts["built"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f'{source}: not as written ({error}); rebuild with "twotower index build"') from error
@@ -60,7 +60,7 @@ def open_index(bundle: Bundle) -> Index:
     removed = bundle.load(REMOVED, read_array) if bundle.has(REMOVED) else np.empty(0, np.int64)
 
     def load(path: Path) -> Index:
-        return Index.load(path, kind, effort=effort, added=added, removed=removed)
+        return Index.load(path, spec, params=params, added=added, removed=removed)
 
     index = bundle.load(INDEX, load)
     if len(index.base) != built:
