@@ -22,12 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import peers
 
+from retrieval.common.arrays import Vectors
 from retrieval.index import exact, factory
 from retrieval.index.index import Index
 from retrieval.index.row_filter import RowFilter
 from retrieval.index.tuning import tune
-
-Vectors = npt.NDArray[np.float32]
 
 DIM: Final = 64
 ROUNDS: Final = 7

@@ -11,14 +11,12 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.common.arrays import Rows, Vectors
 from retrieval.index import factory
 from retrieval.index.index import Index
 from retrieval.index.tuning import tune
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 Search = Callable[[Vectors, int], Rows]
 
 

@@ -10,10 +10,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.bundle.layout import USERS_LOOKUP
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.items import Catalog
 from retrieval.catalog.record_store import RecordStore
+from retrieval.catalog.users import HISTORY
 from retrieval.common import csr
+from retrieval.common.arrays import Vectors
 from retrieval.common.errors import QueryError, nearest
 from retrieval.features.records import Record, text_of
 from retrieval.index import mmr
@@ -23,10 +26,6 @@ from retrieval.index.storage import open_both
 from retrieval.metrics.rating import stars
 from retrieval.towers.tower import open_tower
 
-Vectors = npt.NDArray[np.float32]
-
-USERS_LOOKUP: Final = "users.lookup"
-HISTORY: Final = "history"
 FILTERS_KEPT: Final = 256
 FILTER_BYTES: Final = 256_000_000  # that kept filters may take together
 

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Final, cast
 
-from retrieval.bundle.layout import SUMMARY, TRAINING
-from retrieval.bundle.reader import SCHEMA_NAME
+from retrieval.bundle.layout import SCHEMA, SUMMARY, TRAINING
 from retrieval.common.errors import TrainError
 from train.config.load import Config
 from train.data.datamodule import DataModule
@@ -63,7 +62,7 @@ class Previous:
             return cast("dict[str, Any] | None", self._summary.get("refitted_from"))
         try:
             found = json.loads((self._out / METRICS_NAME).read_text(encoding="utf-8"))
-            exported = json.loads((self._out / SCHEMA_NAME).read_text(encoding="utf-8"))
+            exported = json.loads((self._out / SCHEMA).read_text(encoding="utf-8"))
             if found["pair_id"] != exported["pair_id"] or exported["fingerprint"] != self._summary["fingerprint"]:
                 return None
             return {"pair_id": found["pair_id"], "verdict": found["verdict"]["sentence"], "metrics": found["metrics"]}
