@@ -3,13 +3,17 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from retrieval.common.console import set_verbosity
 from retrieval.common.errors import TwoTowerError
+
+if TYPE_CHECKING:
+    from retrieval.bundle.reader import Bundle
 
 __version__: Final = "0.1.0"
 
@@ -99,9 +103,20 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="twotower")
 @click.option("-q", "--quiet", is_flag=True, help=QUIET)
 @click.option("-v", "--verbose", is_flag=True, help=VERBOSE)
-def cli(quiet: bool, verbose: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     """Two towers, two ONNX files, one index: the retrieval stage of a recommender."""
     set_verbosity(quiet=quiet, verbose=verbose)
+    ctx.obj = find_graph_check  # for `index verify`: serving does not import export
+
+
+def find_graph_check() -> "Callable[[Bundle], None] | None":
+    """The check of a bundle's ONNX graphs; None if onnx is not installed."""
+    try:
+        from export.contract import verify_graphs
+    except ImportError:
+        return None
+    return verify_graphs
 
 
 def main(args: list[str] | None = None) -> Any:

@@ -20,8 +20,8 @@ from export.graph import tower_graph
 from export.onnx_nodes import serialized
 from export.parity import session_of
 from export.precision import PRECISIONS, lighter
+from retrieval.bundle.layout import ITEMS
 from retrieval.bundle.reader import Bundle
-from retrieval.catalog.items import ITEMS
 from retrieval.features.schema import OUTPUT_NAME, Feature, TowerSchema
 from retrieval.features.vocabulary import Vocabulary
 from retrieval.towers.tower import Tower

@@ -22,13 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import peers
 
-from retrieval.index import exact
-from retrieval.index import factory as kinds
+from retrieval.common.arrays import Vectors
+from retrieval.index import exact, factory
 from retrieval.index.index import Index
 from retrieval.index.row_filter import RowFilter
 from retrieval.index.tuning import tune
-
-Vectors = npt.NDArray[np.float32]
 
 DIM: Final = 64
 ROUNDS: Final = 7
@@ -178,7 +176,7 @@ def exact_search(_: int) -> None:
     plain.add(items)
     batch = users[:256]
     with tempfile.TemporaryDirectory() as folder:
-        index = reopened(Index.build(items, kinds.IndexSpec("flat", "")), Path(folder) / "index.faiss")
+        index = reopened(Index.build(items, factory.IndexSpec("flat", "")), Path(folder) / "index.faiss")
         times = interleaved(
             {"ours": lambda: index.search(batch, k=K), "IndexFlatIP": lambda: plain.search(batch, K)}, rounds=15
         )
@@ -200,18 +198,18 @@ def reopened(index: Index, path: Path) -> Index:
     """The index as a bundle opens it: mapped."""
     index.save(path)
     empty = np.empty((0, index.dim), np.float32)
-    return Index.load(path, index.kind, effort=index.effort, added=empty, removed=np.empty(0, np.int64))
+    return Index.load(path, index.spec, params=index.params, added=empty, removed=np.empty(0, np.int64))
 
 
 def filters(title: str, items: Vectors, users: Vectors, owner: npt.NDArray[np.int64]) -> None:
     """Filters on attributes that follow the geometry, and on one that does not. owner: the cluster of each item."""
     count, dim = items.shape
-    kind = kinds.choose("auto", count=count, dim=dim, recall=0.95)
-    index = Index.build(items, kind)
-    index.effort = tune(index, users[300:1300], recall=0.95).effort
+    spec = factory.choose("auto", count=count, dim=dim, recall=0.95)
+    index = Index.build(items, spec)
+    index.params = tune(index, users[300:1300], recall=0.95).params
     users, few = users[:300], users[:60]
     plain = recall_of(index.search(users, k=K)[0], users, items, exact.top_k(users, items, k=K)[1][:, -1:])
-    print(f"\n### Filters, {title}{count:,} items ({kind.factory or 'Flat'}), unfiltered recall {plain:.4f}\n")
+    print(f"\n### Filters, {title}{count:,} items ({spec.factory or 'Flat'}), unfiltered recall {plain:.4f}\n")
     print("| attribute | kept | recall@10 | less unfiltered | one by one, us | / unfiltered |")
     print("| --- | --- | --- | --- | --- | --- |")
     random = np.random.default_rng(1)
@@ -223,12 +221,12 @@ def filters(title: str, items: Vectors, users: Vectors, owner: npt.NDArray[np.in
     for attribute, position in attributes.items():
         for share in (0.97, 0.5, 0.05, 0.005, 0.0005):
             mask = position < share * count
-            among = index.select(mask)
+            row_filter = index.select(mask)
             least = exact.top_k(users, items, k=K, keep=mask)[1][:, -1:]
-            found = recall_of(index.search(users, k=K, among=among)[0], users, items, least)
+            found = recall_of(index.search(users, k=K, row_filter=row_filter)[0], users, items, least)
             times = interleaved(
                 {
-                    "filtered": partial(one_by_one, partial(_rows, index, among), few),
+                    "filtered": partial(one_by_one, partial(_rows, index, row_filter), few),
                     "plain": partial(one_by_one, partial(_rows, index, None), few),
                 }
             )
@@ -248,8 +246,8 @@ def clusters_of(items: Vectors) -> npt.NDArray[np.int64]:
     return owner
 
 
-def _rows(index: Index, among: RowFilter | None, asked: Vectors, k: int) -> npt.NDArray[np.int64]:
-    return index.search(asked, k=k, among=among)[0]
+def _rows(index: Index, row_filter: RowFilter | None, asked: Vectors, k: int) -> npt.NDArray[np.int64]:
+    return index.search(asked, k=k, row_filter=row_filter)[0]
 
 
 def ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -258,13 +256,13 @@ def ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def building(count: int) -> None:
     items, users, _ = clustered(count)
-    kind = kinds.choose("auto", count=count, dim=DIM, recall=0.95)
+    spec = factory.choose("auto", count=count, dim=DIM, recall=0.95)
     started = time.process_time()
-    index = Index.build(items, kind)
+    index = Index.build(items, spec)
     built = time.process_time() - started
     tuned = cpu(lambda: tune(index, users, recall=0.95))
-    plain = faiss.index_factory(DIM, kind.factory + ",RFlat" if kind.factory else "Flat", faiss.METRIC_INNER_PRODUCT)
-    factory = cpu(lambda: plain.train(items)) + cpu(lambda: plain.add(items))
+    plain = faiss.index_factory(DIM, spec.factory + ",RFlat" if spec.factory else "Flat", faiss.METRIC_INNER_PRODUCT)
+    by_faiss = cpu(lambda: plain.train(items)) + cpu(lambda: plain.add(items))
     mapped: list[float] = []
     read: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -277,8 +275,8 @@ def building(count: int) -> None:
                 faiss.read_index(str(path), flags)
                 times.append(time.perf_counter() - started)
     opening, reading = statistics.median(mapped), statistics.median(read)
-    print(f"\n### Building and opening, {count:,} items ({kind.factory or 'Flat'})\n")
-    print(f"- train and add: {built:.1f} s, {built / factory:.2f}x plain FAISS of the same factory string (bar 1.1)")
+    print(f"\n### Building and opening, {count:,} items ({spec.factory or 'Flat'})\n")
+    print(f"- train and add: {built:.1f} s, {built / by_faiss:.2f}x plain FAISS of the same factory string (bar 1.1)")
     print(f"- tuning and measuring: {tuned:.1f} s")
     print(f"- {size / count:.0f} bytes an item")
     print(f"- opening by mapping: {1e3 * opening:.1f} ms, {opening / reading:.3f}x of reading (bar 0.2)")

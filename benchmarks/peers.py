@@ -11,14 +11,12 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.common.arrays import Rows, Vectors
 from retrieval.index import factory
 from retrieval.index.index import Index
 from retrieval.index.tuning import tune
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 Search = Callable[[Vectors, int], Rows]
 
 
@@ -26,7 +24,7 @@ Search = Callable[[Vectors, int], Rows]
 class Peer:
     """A library with an index built.
 
-    settings: name -> search, in rising order of effort. family: "graph" or "quantised".
+    settings: name -> search, the cheapest first. family: "graph" or "quantised".
     """
 
     name: str
@@ -35,11 +33,11 @@ class Peer:
 
 
 def own(vectors: Vectors, queries: Vectors, recall: float) -> Peer:
-    """Ours, as `index build --kind auto` chooses and tunes it."""
-    kind = factory.choose("auto", count=len(vectors), dim=vectors.shape[1], recall=recall)
-    index = Index.build(vectors, kind)
-    index.effort = tune(index, queries, recall=recall).effort
-    setting = f"{kind.factory or 'Flat'} {index.effort.to_json()}"
+    """The index of this project, as `index build --kind auto` chooses and tunes it."""
+    spec = factory.choose("auto", count=len(vectors), dim=vectors.shape[1], recall=recall)
+    index = Index.build(vectors, spec)
+    index.params = tune(index, queries, recall=recall).params
+    setting = f"{spec.factory or 'Flat'} {index.params.to_json()}"
     return Peer("twotower auto", "own", [(setting, lambda asked, k: index.search(asked, k=k)[0])])
 
 

@@ -20,12 +20,10 @@ from export.precision_loss import Loss, measure, refuse_below_floor
 from export.retrieve_file import TITLES, Catalogue, retrieve_file, titles_file, vectors_of
 from export.retrieve_graph import SINGLE_FILE
 from export.sample_inputs import Sampler
-from retrieval.bundle.layout import TRAINING
-from retrieval.bundle.reader import SCHEMA_NAME
+from retrieval.bundle.layout import GOLDEN, SCHEMA, TRAINING
 from retrieval.bundle.writer import Draft
 from retrieval.common.console import detail, note
 from retrieval.features.schema import SIDES, Schema, Side, TowerSchema
-from retrieval.towers.golden_cases import GOLDEN
 from train.config.components import fits_values
 from train.config.load import Config
 from train.features.preprocess import Preprocess
@@ -101,7 +99,7 @@ def export_towers(
     draft.remove(TITLES)
     for name, graph in content.items():
         draft.write_bytes(name, graph)
-    draft.write_json(SCHEMA_NAME, schema.to_json())
+    draft.write_json(SCHEMA, schema.to_json())
     draft.write_bytes(GOLDEN, to_bytes(cases))
     return schema
 

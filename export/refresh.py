@@ -13,15 +13,14 @@ from export.parity import Vectors, session_of
 from export.precision import int8_rows
 from export.retrieve_file import TITLES, Catalogue, retrieve_file, titles_file
 from export.retrieve_graph import SINGLE_FILE
-from retrieval.bundle.layout import TRAINING
-from retrieval.bundle.reader import SCHEMA_NAME
+from retrieval.bundle.layout import GOLDEN, SCHEMA, TRAINING
 from retrieval.bundle.writer import Draft
 from retrieval.common.console import note
 from retrieval.common.errors import ExportError
 from retrieval.features.records import batch_of
 from retrieval.features.schema import Schema
 from retrieval.index.build import live_items
-from retrieval.towers.golden_cases import GOLDEN, array_of
+from retrieval.towers.golden_cases import array_of
 
 TABLE: Final = "item_vectors"  # of the user tower; its name in the graph ends so
 
@@ -141,4 +140,4 @@ def _retrieve(draft: Draft, schema: Schema, model: onnx.ModelProto, content: byt
     )
     draft.write_bytes(SINGLE_FILE, whole)
     draft.write_bytes(TITLES, titles_file(schema.pair_id, catalogue, training))
-    draft.write_json(SCHEMA_NAME, {**schema.to_json(), "single_file": facts})
+    draft.write_json(SCHEMA, {**schema.to_json(), "single_file": facts})

@@ -10,10 +10,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.bundle.layout import USERS_LOOKUP
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.items import Catalog
 from retrieval.catalog.record_store import RecordStore
+from retrieval.catalog.users import HISTORY
 from retrieval.common import csr
+from retrieval.common.arrays import Vectors
 from retrieval.common.errors import QueryError, nearest
 from retrieval.features.kinds import text_of
 from retrieval.features.records import Record
@@ -24,10 +27,6 @@ from retrieval.index.storage import open_both
 from retrieval.metrics.rating import stars
 from retrieval.towers.tower import open_tower
 
-Vectors = npt.NDArray[np.float32]
-
-USERS_LOOKUP: Final = "users.lookup"
-HISTORY: Final = "history"
 FILTERS_KEPT: Final = 256
 FILTER_BYTES: Final = 256_000_000  # that kept filters may take together
 
@@ -231,9 +230,9 @@ class Retriever:
         if not 0.0 <= diversity <= 1.0:
             raise QueryError(f"diversity is {diversity:g}; it goes from 0 (by score alone) to 1 (by difference alone)")
         hidden = csr.from_lists(exclude) if exclude is not None and any(map(len, exclude)) else None
-        among = self._among(where) if where else None
+        row_filter = self._filter(where) if where else None
         k = min(k, max(self.index.count, 1))  # no more can be found, and room is made for k of each vector
-        rows, scores = self._search(vectors, k, among, hidden, diversity)
+        rows, scores = self._search(vectors, k, row_filter, hidden, diversity)
         return [self._hits(*found) for found in zip(rows.tolist(), scores.tolist(), strict=True)]
 
     def _hits(self, rows: list[int], scores: list[float]) -> list[Hit]:
@@ -257,11 +256,11 @@ class Retriever:
         return self.search(vector, k=k, where=where, exclude=[hidden], diversity=diversity)[0]
 
     def _search(
-        self, vectors: Vectors, k: int, among: RowFilter | None, exclude: csr.CSR | None, weight: float
+        self, vectors: Vectors, k: int, row_filter: RowFilter | None, exclude: csr.CSR | None, weight: float
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         if not weight:
-            return self.index.search(vectors, k=k, among=among, exclude=exclude)
-        wide, wide_scores = self.index.search(vectors, k=mmr.candidates(k), among=among, exclude=exclude)
+            return self.index.search(vectors, k=k, row_filter=row_filter, exclude=exclude)
+        wide, wide_scores = self.index.search(vectors, k=mmr.candidates(k), row_filter=row_filter, exclude=exclude)
         rows = np.full((len(wide), k), -1, dtype=np.int64)
         scores = np.full((len(wide), k), -np.inf, dtype=np.float32)
         for query, found in enumerate(wide):
@@ -271,7 +270,7 @@ class Retriever:
             scores[query, : len(order)] = wide_scores[query, order]
         return rows, scores
 
-    def _among(self, where: str) -> RowFilter:
+    def _filter(self, where: str) -> RowFilter:
         """The items that pass a filter; filters that come again are not worked out again."""
         with self._lock:
             found = self._filters.pop(where, None)

@@ -1,30 +1,30 @@
-"""Checksums: the sha256 of a file, remembered as long as the file is the one that was read."""
+"""Checksums: the sha256 of a file, cached while the file is unchanged."""
 
 import contextlib
 import hashlib
 import json
-import os
 import stat
 import time
 from pathlib import Path
 from typing import Final
 
+from retrieval.bundle.layout import CHECKSUMS
 from retrieval.common.errors import BundleError
+from retrieval.common.files import atomic_write
 
-MEMORY_NAME: Final = ".verified.json"
-
-# A file changed again within the clock's tick of its last change shows the same time stamp, so a file is remembered
-# only once it has rested this long (git calls such entries "racily clean").
+# Two changes within one tick of the clock leave the same time stamp. So a checksum is cached only if the last change is
+# this old (git calls other entries "racily clean").
 REST_NS: Final = 100_000_000
 
 Identity = tuple[int, int, int, int, int]
 
 
 def identity(path: Path) -> Identity:
-    """Device, inode, size and times: any ordinary change to the file changes one of them.
+    """Device, inode, size and times of a file; any ordinary change of the file changes one of them.
 
-    Raises BundleError unless it is a regular file (reading a pipe would wait for ever), FileNotFoundError if it is
-    not there.
+    Raises:
+        BundleError: if it is not a regular file (reading a pipe would block).
+        FileNotFoundError: if it does not exist.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -39,17 +39,14 @@ def sha256_of(path: Path) -> str:
 
 
 class Checksums:
-    """What is known of the files of one folder, kept in a file beside them where that can be written."""
+    """Checksums of the files in a folder, cached in a file there if the folder can be written."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / MEMORY_NAME
+        self._file = folder / CHECKSUMS
         self._known: dict[str, str] | None = None
 
     def sha256(self, path: Path, *, fresh: bool = False) -> str:
-        """The checksum of a file, from memory if it is the file that was read then.
-
-        fresh: read it in any case.
-        """
+        """The sha256 of a file, from the cache if the file is unchanged; `fresh` reads it in any case."""
         before = identity(path)
         key = ":".join(map(str, before))
         if not fresh:
@@ -72,7 +69,7 @@ class Checksums:
         return self._known
 
     def _remember(self, name: str, key: str, digest: str) -> None:
-        """Add one entry. A folder that cannot be written is only read again next time."""
+        """Cache one checksum. In a folder that cannot be written, files are read again next time."""
         try:
             content = json.loads(self._file.read_bytes())
             content = {old: value for old, value in content.items() if value[0] != name}
@@ -80,10 +77,5 @@ class Checksums:
             content = {}
         content[key] = [name, digest]
         self._load()[key] = digest
-        draft = self._file.with_name(f"{MEMORY_NAME}-{os.getpid()}-{time.monotonic_ns()}")
-        try:
+        with contextlib.suppress(OSError), atomic_write(self._file) as draft:
             draft.write_text(json.dumps(content))
-            draft.replace(self._file)
-        except OSError:
-            with contextlib.suppress(OSError):  # on a read-only file system this fails too
-                draft.unlink(missing_ok=True)

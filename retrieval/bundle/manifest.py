@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from retrieval.bundle.layout import MANIFEST
 from retrieval.common.errors import BundleError
 
 FORMAT_VERSION: Final = 1
-MANIFEST_NAME: Final = "manifest.json"
 MAX_BYTES: Final = 4_000_000  # a manifest names a dozen files; more is not one of ours
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -21,7 +21,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 def is_plain_name(name: object) -> bool:
     """Whether a name stays inside the folder and is not one that the bundle keeps for itself."""
-    return isinstance(name, str) and _PLAIN_NAME.fullmatch(name) is not None and name != MANIFEST_NAME
+    return isinstance(name, str) and _PLAIN_NAME.fullmatch(name) is not None and name != MANIFEST
 
 
 def json_bytes(content: object) -> bytes:

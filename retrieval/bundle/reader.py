@@ -9,18 +9,16 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from retrieval.bundle.checksums import Checksums, identity
-from retrieval.bundle.manifest import MANIFEST_NAME, MAX_BYTES, Manifest
+from retrieval.bundle.layout import MANIFEST, PREVIOUS, SCHEMA
+from retrieval.bundle.manifest import MAX_BYTES, Manifest
 from retrieval.common.errors import BundleError
 from retrieval.features.schema import Schema
 
 T = TypeVar("T")
 Verify = Literal["remembered", "full", "size"]
-
-PREVIOUS_NAME: Final = ".previous"  # files of generations that are being replaced, or are still read; by sha256
-SCHEMA_NAME: Final = "schema.json"
 
 
 class Bundle:
@@ -69,8 +67,8 @@ class Bundle:
     @cached_property
     def schema(self) -> Schema:
         """What `schema.json` says. Raises BundleError if it is of another pair."""
-        source = str(self.path / SCHEMA_NAME)
-        schema = Schema.from_json(self.read_json(SCHEMA_NAME), source=source)
+        source = str(self.path / SCHEMA)
+        schema = Schema.from_json(self.read_json(SCHEMA), source=source)
         if schema.pair_id != self.pair_id:
             raise BundleError(
                 f"{source}: belongs to model {schema.pair_id}, the bundle to {self.pair_id}; "
@@ -154,7 +152,7 @@ class Bundle:
     def _candidates(self, name: str) -> list[Path]:
         """Where the file may lie, by size alone: in its place, or set aside by a writer that is publishing."""
         entry = self._entry(name)
-        places = (self.path / name, self.path / PREVIOUS_NAME / entry.sha256)
+        places = (self.path / name, self.path / PREVIOUS / entry.sha256)
         sizes = {place: status[2] for place in places if (status := _identity_or_none(place)) is not None}
         fitting = [place for place, size in sizes.items() if size == entry.size]
         if not fitting:
@@ -179,7 +177,7 @@ def _read_manifest(path: Path) -> tuple[Manifest, int | None]:
 
     The lock is taken on the file that was opened; if a writer has put another in its place meanwhile, begin again.
     """
-    source = path / MANIFEST_NAME
+    source = path / MANIFEST
     while True:
         try:
             identity(source)
@@ -190,7 +188,7 @@ def _read_manifest(path: Path) -> tuple[Manifest, int | None]:
                     f'{path}: no such folder; make a bundle with "twotower run CONFIG --out {path}"'
                 ) from error
             raise BundleError(
-                f'{path}: not a bundle, it has no {MANIFEST_NAME}; make one with "twotower run CONFIG --out {path}"'
+                f'{path}: not a bundle, it has no {MANIFEST}; make one with "twotower run CONFIG --out {path}"'
             ) from error
         try:
             locked = _lock_shared(pin)

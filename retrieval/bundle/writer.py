@@ -13,23 +13,38 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from retrieval.bundle.checksums import MEMORY_NAME, Checksums, sha256_of
-from retrieval.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, is_plain_name, json_bytes
-from retrieval.bundle.reader import PREVIOUS_NAME, SCHEMA_NAME, Bundle
+from retrieval.bundle.checksums import Checksums, sha256_of
+from retrieval.bundle.layout import (
+    ADDED_VECTORS,
+    CHECKSUMS,
+    INDEX,
+    INDEX_FACTS,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    MODEL_CARD,
+    PREVIOUS,
+    REPORT,
+    SCHEMA,
+    STAGING_PREFIX,
+)
+from retrieval.bundle.manifest import FileEntry, Manifest, is_plain_name, json_bytes
+from retrieval.bundle.reader import Bundle
 from retrieval.common.console import note
 from retrieval.common.errors import BundleError
+from retrieval.common.files import atomic_write
 from retrieval.features.schema import Schema
 
-STAGING_PREFIX: Final = ".next-"
-LOCK_NAME: Final = ".lock"
+T = TypeVar("T")
+
 POLL_S: Final = 0.02
 
 # Made from the vectors of one pair of towers: worthless beside another pair.
-VECTOR_FILES: Final = ("index.faiss", "index.json", "added.npy", "metrics.json", "report.html", "MODEL_CARD.md")
+VECTOR_FILES: Final = (INDEX, INDEX_FACTS, ADDED_VECTORS, METRICS, REPORT, MODEL_CARD)
 
 
 class Draft:
@@ -72,6 +87,10 @@ class Draft:
             return self.base.file(name)
         raise BundleError(f'{self.folder}: the bundle has no "{name}"')
 
+    def load(self, name: str, read: Callable[[Path], T]) -> T:
+        """Read a file of the next generation, as `Bundle.load` does."""
+        return read(self.file(name))
+
     def read_json(self, name: str) -> Any:
         """The content of a JSON file, staged or carried over."""
         import json
@@ -86,9 +105,9 @@ class Draft:
     @property
     def schema(self) -> Schema:
         """The towers of the next generation. Raises BundleError if it has none."""
-        if not self.has(SCHEMA_NAME):
+        if not self.has(SCHEMA):
             raise BundleError(f'{self.folder}: holds no towers; write them with "twotower export {self.folder}"')
-        return Schema.from_json(self.read_json(SCHEMA_NAME), source=str(self.folder / SCHEMA_NAME))
+        return Schema.from_json(self.read_json(SCHEMA), source=str(self.folder / SCHEMA))
 
     @property
     def pair_id(self) -> str:
@@ -99,11 +118,11 @@ class Draft:
 
     def _drop_foreign_vectors(self) -> None:
         """Carry no vectors of another pair of towers into this generation."""
-        if self.base is None or not self.path(SCHEMA_NAME).exists() or self.pair_id == self.base.pair_id:
+        if self.base is None or not self.path(SCHEMA).exists() or self.pair_id == self.base.pair_id:
             return
         dropped = [name for name in VECTOR_FILES if name in self._carried and not self.path(name).exists()]
         self._carried.difference_update(dropped)
-        if "index.faiss" in dropped:
+        if INDEX in dropped:
             note(
                 f"{self.folder}: the index held vectors of model {self.base.pair_id} and is gone; "
                 f'make one for {self.pair_id} with "twotower index build {self.folder}"'
@@ -122,7 +141,7 @@ def publishing(path: str | Path, *, clear: bool = False, wait_s: float = 10.0) -
     folder = Path(path)
     with _writable(folder), _locked(folder, wait_s=wait_s):
         _recover(folder)
-        base = Bundle.open(folder) if (folder / MANIFEST_NAME).exists() else None
+        base = Bundle.open(folder) if (folder / MANIFEST).exists() else None
         staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
         try:
             draft = Draft(folder, staging, base, clear=clear)
@@ -158,7 +177,7 @@ def _locked(folder: Path, *, wait_s: float) -> Iterator[None]:
     The lock file is removed with the lock, so that a folder holds nothing but its bundle; a lock taken on a file that
     was just removed is no lock, and is tried again.
     """
-    place = folder / LOCK_NAME
+    place = folder / LOCK
     deadline = time.monotonic() + wait_s
     while True:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -214,8 +233,8 @@ def _publish(draft: Draft) -> None:
         pair_id=draft.pair_id, generation=1 + (base.generation if base is not None else 0), files=files
     )
     # In the staging folder the manifest is also the list of what a writer that dies from here on may leave behind.
-    (staging / MANIFEST_NAME).write_bytes(manifest.to_bytes())
-    _sync(staging / MANIFEST_NAME)
+    (staging / MANIFEST).write_bytes(manifest.to_bytes())
+    _sync(staging / MANIFEST)
     _sync(staging)
     if base is not None:
         gone = [name for name in old if files.get(name) != old[name]]
@@ -223,17 +242,17 @@ def _publish(draft: Draft) -> None:
     for name in changed:
         (staging / name).replace(folder / name)
     _sync(folder)
-    (staging / MANIFEST_NAME).replace(folder / MANIFEST_NAME)
+    (staging / MANIFEST).replace(folder / MANIFEST)
     _sync(folder)
 
 
 def _set_aside(folder: Path, base: Bundle, names: list[str]) -> None:
     """Keep the files that are about to be replaced, and the manifest that readers of them have locked."""
-    previous = folder / PREVIOUS_NAME
+    previous = folder / PREVIOUS
     previous.mkdir(exist_ok=True)
     for name in names:
         _link(folder / name, previous / base.manifest.files[name].sha256)
-    _link(folder / MANIFEST_NAME, previous / f"{base.generation}.json")
+    _link(folder / MANIFEST, previous / f"{base.generation}.json")
     _sync(previous)
 
 
@@ -246,9 +265,8 @@ def _link(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV):
             raise
-        draft = target.with_name(f"{target.name}.part")
-        shutil.copy2(source, draft)
-        draft.replace(target)
+        with atomic_write(target) as draft:
+            shutil.copy2(source, draft)
 
 
 def _recover(folder: Path) -> None:
@@ -257,23 +275,23 @@ def _recover(folder: Path) -> None:
     Called with the lock held. Costs a few look-ups when the last writer ended well.
     """
     stages = list(folder.glob(f"{STAGING_PREFIX}*"))
-    previous = folder / PREVIOUS_NAME
+    previous = folder / PREVIOUS
     if not stages and not previous.exists():
         return
-    place = folder / MANIFEST_NAME
+    place = folder / MANIFEST
     present = Manifest.from_bytes(place.read_bytes(), source=str(place)) if place.exists() else None
     files = dict(present.files) if present is not None else {}
-    if any((stage / MANIFEST_NAME).exists() for stage in stages):
+    if any((stage / MANIFEST).exists() for stage in stages):
         _restore(folder, files)
     for stage in stages:
-        _remove_unlisted(folder, stage / MANIFEST_NAME, files)
+        _remove_unlisted(folder, stage / MANIFEST, files)
         if stage.is_dir():
             shutil.rmtree(stage, ignore_errors=True)
         else:
             stage.unlink()
     if previous.exists():
         _collect(folder, files)
-    for stray in folder.glob(f"{MEMORY_NAME}-*"):
+    for stray in folder.glob(f"{CHECKSUMS}-*"):
         stray.unlink(missing_ok=True)
 
 
@@ -281,7 +299,7 @@ def _restore(folder: Path, files: dict[str, FileEntry]) -> None:
     """Put the files of the manifest back where a writer that died had already put its own."""
     checksums = Checksums(folder)
     for name, entry in files.items():
-        kept = folder / PREVIOUS_NAME / entry.sha256
+        kept = folder / PREVIOUS / entry.sha256
         if kept.exists() and not ((folder / name).exists() and checksums.sha256(folder / name) == entry.sha256):
             spare = folder / f"{STAGING_PREFIX}{name}"
             spare.unlink(missing_ok=True)
@@ -303,11 +321,11 @@ def _remove_unlisted(folder: Path, listing: Path, files: dict[str, FileEntry]) -
 
 def _collect(folder: Path, files: dict[str, FileEntry]) -> None:
     """Remove the generations that no reader holds, and the files that no generation needs."""
-    previous = folder / PREVIOUS_NAME
+    previous = folder / PREVIOUS
     needed: set[str] = set()
     for listing in list(previous.glob("*.json")):
         _remove_unlisted(folder, listing, files)
-        if _is_read(listing, folder / MANIFEST_NAME):
+        if _is_read(listing, folder / MANIFEST):
             with contextlib.suppress(BundleError):
                 held = Manifest.from_bytes(listing.read_bytes(), source=str(listing))
                 needed.update(entry.sha256 for name, entry in held.files.items() if files.get(name) != entry)

@@ -9,25 +9,18 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.bundle.layout import ADDED, ADDED_LOOKUP, ITEMS, ITEMS_LOOKUP, REMOVED
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.record_store import RecordStore
+from retrieval.common.arrays import Mask, Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
-ITEMS: Final = "items.parquet"
-ITEMS_LOOKUP: Final = "items.lookup"
-ADDED: Final = "added.parquet"
-ADDED_LOOKUP: Final = "added.lookup"
-REMOVED: Final = "removed.npy"
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:

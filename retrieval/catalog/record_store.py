@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.common.arrays import Rows
 from retrieval.common.errors import BundleError
 
 MAGIC: Final = b"TTLOOK1\n"
@@ -24,8 +24,6 @@ HEADER_BYTES: Final = 32
 FEW: Final = 64  # ids looked up by bisection before a dictionary of all of them is worth its making
 BISECTED: Final = 50  # a dictionary entry costs about a fiftieth of a bisection
 SMALL: Final = 5_000  # so few ids that the dictionary is made at once
-
-Rows = npt.NDArray[np.int64]
 
 
 class RecordStore:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.bundle import layout
+from retrieval.bundle.layout import USERS, USERS_LOOKUP
 from retrieval.bundle.writer import Draft
 from retrieval.catalog import record_store
 from retrieval.catalog.items import json_lines
@@ -17,8 +18,6 @@ from retrieval.features.schema import Schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-USERS: Final = "users.parquet"
-USERS_LOOKUP: Final = "users.lookup"
 HISTORY: Final = "history"  # the column's name where the user tower takes no history: it still tells what to leave out
 BLOCK_ROWS: Final = 4_096
 

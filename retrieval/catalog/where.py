@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,9 +40,8 @@ from retrieval.catalog.predicates import (
     like,
     negated,
 )
+from retrieval.common.arrays import Mask
 from retrieval.common.errors import QueryError, nearest
-
-Mask = npt.NDArray[np.bool_]
 
 MAX_DEPTH: Final = 100
 ID: Final = "id"

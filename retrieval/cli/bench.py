@@ -82,7 +82,7 @@ def bench(folder: Path, k: int, threads: int, as_json: bool) -> None:
             raise click.UsageError(f"{folder}: every item is removed; there is nothing to measure")
         k = min(k, retriever.index.count)
         rows = measure(retriever, k=k)
-        facts = {"items": retriever.index.count, "kind": retriever.index.kind.name, "open_ms": round(opened * 1e3, 2)}
+        facts = {"items": retriever.index.count, "kind": retriever.index.spec.name, "open_ms": round(opened * 1e3, 2)}
     if as_json:
         click.echo(json_line({**facts, "k": k, "threads": threads, "parts": rows}))
         return

@@ -2,14 +2,18 @@
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from retrieval.common.console import note
 from retrieval.common.errors import DataError
 from retrieval.common.text_table import json_line
+
+if TYPE_CHECKING:
+    from retrieval.bundle.reader import Bundle
 
 FOLDER: Final = click.Path(path_type=Path)
 UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -117,11 +121,13 @@ def info(folder: Path, as_json: bool) -> None:
 
 @index.command(epilog="Example: twotower index verify artifacts/demo")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-def verify(folder: Path) -> None:
+@click.pass_obj
+def verify(find_graph_check: "Callable[[], Callable[[Bundle], None] | None] | None", folder: Path) -> None:
     """Check the whole bundle: every byte, both towers, and that the index holds their vectors."""
     from retrieval.verify import verify_bundle
 
-    for line in verify_bundle(folder):
+    check_graphs = find_graph_check() if find_graph_check is not None else None
+    for line in verify_bundle(folder, check_graphs=check_graphs):
         click.echo(line)
 
 

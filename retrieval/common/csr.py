@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
+from retrieval.common.arrays import Rows
 
 
 class CSR(NamedTuple):

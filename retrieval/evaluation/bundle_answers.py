@@ -4,21 +4,19 @@ import time
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.bundle.reader import Bundle
+from retrieval.common.arrays import Rows, Vectors
 from retrieval.common.console import progress
-from retrieval.common.csr import CSR, Rows
+from retrieval.common.csr import CSR
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.index import exact
 from retrieval.index.storage import open_both
 from retrieval.metrics import ranking
 from retrieval.metrics.ranking import NEVER, Ranking
-from retrieval.towers.tower import Tower
-
-Vectors = npt.NDArray[np.float32]
+from retrieval.towers.tower import open_tower
 
 USER_BLOCK: Final = 4_096
 COMPARED: Final = 1_000  # users whose answers by the index are held against exact ones
@@ -85,7 +83,7 @@ def answer(bundle: Bundle, held: HeldOut, stage: Stage, *, k: int) -> Answers:
         deployed=Ranking(_deployed_ranks(lists, ranks, stage.truth), lists),
         exact=ranks,
         agreement=_agreement(users, items, stage.seen, lists),
-        kind=index.kind.name,
+        kind=index.spec.name,
         users=users,
         items=items,
         seconds=seconds,
@@ -95,7 +93,7 @@ def answer(bundle: Bundle, held: HeldOut, stage: Stage, *, k: int) -> Answers:
 def embed_users(bundle: Bundle, held: HeldOut, stage: Stage) -> Vectors:
     """Vectors of the users of a stage with their histories, through the user tower's graph: (users, dim)."""
     schema = bundle.schema
-    tower = bundle.load(schema.user.file, lambda path: Tower(path, schema.user, dim=schema.dim, pair_id=bundle.pair_id))
+    tower = open_tower(bundle, "user")
     history = schema.user.history
     feature, longest = (None, None) if history is None else (history.name, history.max_length)
     blocks = []

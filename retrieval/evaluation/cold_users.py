@@ -7,9 +7,10 @@ import numpy as np
 
 from retrieval.bundle.reader import Bundle
 from retrieval.common import csr
+from retrieval.common.arrays import Vectors
 from retrieval.evaluation.baselines.base import scorer
 from retrieval.evaluation.baselines.popularity import Popularity
-from retrieval.evaluation.bundle_answers import Vectors, embed_users
+from retrieval.evaluation.bundle_answers import embed_users
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.intervals import Bootstrap
 from retrieval.evaluation.metric_table import MODEL

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from retrieval.common.csr import CSR, Rows
-from retrieval.evaluation.baselines.base import Choices, Scores, Settings, Training, product, recency_weights
+from retrieval.common.arrays import Rows, Scores
+from retrieval.common.csr import CSR
+from retrieval.evaluation.baselines.base import Choices, Settings, Training, product, recency_weights
 from retrieval.evaluation.held_out import HeldOut
 
 CLIP = 3.0  # standard deviations beyond which a number says no more

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from retrieval.bundle.layout import EPOCHS, SUMMARY, TRAINING
+from retrieval.bundle.layout import EPOCHS, METRICS, MODEL_CARD, REPORT, SUMMARY, TRAINING
 from retrieval.bundle.reader import Bundle
 from retrieval.bundle.writer import publishing
 from retrieval.common.console import note
@@ -62,11 +62,11 @@ def evaluate(
             raise BundleError(
                 f"{path}: holds model {draft.pair_id} by now, model {judged.pair_id} was evaluated; evaluate again"
             )
-        draft.remove("report.html")  # one of an earlier evaluation tells of other numbers
+        draft.remove(REPORT)  # one of an earlier evaluation tells of other numbers
         if page is not None:
-            draft.write_bytes("report.html", page)
-        draft.write_bytes("MODEL_CARD.md", card)
-        draft.write_json("metrics.json", result)
+            draft.write_bytes(REPORT, page)
+        draft.write_bytes(MODEL_CARD, card)
+        draft.write_json(METRICS, result)
     return result
 
 

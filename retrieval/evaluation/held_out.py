@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from retrieval.bundle import layout
 from retrieval.bundle.layout import SPLITS
 from retrieval.common import csr
-from retrieval.common.csr import CSR, Rows
+from retrieval.common.arrays import Rows
+from retrieval.common.csr import CSR
 from retrieval.common.errors import BundleError
 from retrieval.evaluation.baselines.base import Training
 

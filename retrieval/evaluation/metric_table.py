@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.common.csr import CSR, Rows
+from retrieval.common.arrays import Rows
+from retrieval.common.csr import CSR
 from retrieval.metrics import ranking as metrics
 from retrieval.metrics.ranking import PerUser, Ranking
 

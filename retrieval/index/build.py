@@ -6,37 +6,39 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from retrieval.bundle.layout import TRAINING
-from retrieval.bundle.writer import Draft
-from retrieval.catalog import record_store
-from retrieval.catalog.items import ADDED, ADDED_LOOKUP, ITEMS, ITEMS_LOOKUP, REMOVED, json_lines, read_array
-from retrieval.catalog.users import (
+from retrieval.bundle.layout import (
+    ADDED,
+    ADDED_LOOKUP,
+    ADDED_VECTORS,
+    INDEX,
+    INDEX_FACTS,
+    ITEMS,
+    ITEMS_LOOKUP,
+    REMOVED,
+    TRAINING,
     USERS,
     USERS_LOOKUP,
-    history_name,
-    sample_users,
-    users_table,
-    write_users,
-    write_users_lookup,
 )
+from retrieval.bundle.writer import Draft
+from retrieval.catalog import record_store
+from retrieval.catalog.items import json_lines, read_array
+from retrieval.catalog.users import history_name, sample_users, users_table, write_users, write_users_lookup
+from retrieval.common.arrays import Vectors
 from retrieval.common.console import note, progress
 from retrieval.common.errors import BundleError, DataError, nearest
 from retrieval.features.kinds import SEPARATOR, texts
 from retrieval.features.schema import Schema, TowerSchema
 from retrieval.features.tables import blocks
 from retrieval.features.vocabulary import check_id
-from retrieval.index.factory import RECALL, choose
+from retrieval.index.factory import DEFAULT_RECALL, choose
 from retrieval.index.index import Index
-from retrieval.index.storage import ADDED_VECTORS, FACTS, FORMAT_VERSION, INDEX
+from retrieval.index.storage import FORMAT_VERSION
 from retrieval.index.tuning import sample_size, tune
-from retrieval.towers.tower import Tower
-
-Vectors = npt.NDArray[np.float32]
+from retrieval.towers.tower import Tower, open_tower
 
 BLOCK_ROWS: Final = 65_536
 UNIT_SLACK: Final = 1e-3  # towers with weights in half precision are within 2e-4 of unit length
@@ -73,12 +75,12 @@ def build_index(
 
     items: a table of items, the first column or the one of that name the id; without it the items that the bundle
         has (added ones in, removed ones out), or those of its training folder.
-    kind, recall, memory_bytes: as `kinds.choose` takes them. threads: of the item tower, 0 for all.
+    kind, recall, memory_bytes: as `factory.choose` takes them. threads: of the item tower, 0 for all.
     Returns what index.json says.
     Raises DataError on items that cannot be used, BundleError if the towers are damaged or give no unit vectors.
     """
     schema = draft.schema
-    tower = open_tower(draft, schema.item, schema, threads=threads)
+    tower = open_tower(draft, "item", threads=threads)
     source, total = _source(draft, items)
     ids: list[str] = []
     records: list[bytes] = []
@@ -122,7 +124,7 @@ def index_vectors(
     chosen = choose(kind, count=count, dim=schema.dim, recall=recall, memory_bytes=memory_bytes)
     built = Index.build(vectors, chosen, seed=seed)
     queries, of_whom = _queries(draft, schema, vectors, seed=seed, threads=threads)
-    target = 1.0 if chosen.is_flat else RECALL if recall is None else recall
+    target = 1.0 if chosen.is_flat else DEFAULT_RECALL if recall is None else recall
     tuned = tune(built, queries, recall=target)
     built.save(draft.path(INDEX))
     facts = {
@@ -130,7 +132,7 @@ def index_vectors(
         "pair_id": schema.pair_id,
         "kind": chosen.name,
         "factory": chosen.factory or "Flat",
-        "parameters": tuned.effort.to_json(),
+        "parameters": tuned.params.to_json(),
         "dim": schema.dim,
         "count": count,
         "built": count,
@@ -141,7 +143,7 @@ def index_vectors(
         "curve": tuned.curve,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
-    draft.write_json(FACTS, facts)
+    draft.write_json(INDEX_FACTS, facts)
     for name in (ADDED, ADDED_LOOKUP, ADDED_VECTORS, REMOVED):
         draft.remove(name)
     note(summary(facts))
@@ -158,11 +160,6 @@ def summary(facts: dict[str, Any]) -> str:
         f"Index: {facts['count']:,} items, {facts['factory']}, {told or 'as built'}: "
         f"recall@10 {recall['measured']:.3f} (asked {recall['asked']:g}) on {recall['on']}"
     )
-
-
-def open_tower(draft: Draft, tower: TowerSchema, schema: Schema, *, threads: int = 0) -> Tower:
-    """A tower of the draft, checked to be of the pair."""
-    return Tower(draft.file(tower.file), tower, dim=schema.dim, pair_id=schema.pair_id, threads=threads)
 
 
 def embed_items(tower: Tower, table: pa.Table) -> Vectors:
@@ -311,7 +308,7 @@ def _queries(draft: Draft, schema: Schema, vectors: Vectors, *, seed: int, threa
     wanted = sample_size(len(vectors))
     users = sample_users(draft, schema, count=wanted, seed=seed)
     if users is not None:
-        tower = open_tower(draft, schema.user, schema, threads=threads)
+        tower = open_tower(draft, "user", threads=threads)
         return tower.embed_table(users), f"{users.num_rows - users.num_rows // 2:,} users not used for tuning"
     random = np.random.default_rng(seed)
     rows = random.choice(len(vectors), size=(min(wanted, len(vectors)), 3))

@@ -1,7 +1,7 @@
-"""Which FAISS structure for how many items, and how hard it is searched.
+"""The FAISS structure to build for a number of items, and its search parameters.
 
-Every kind but `flat` is a coarse structure that finds candidates and a flat store of the whole vectors that scores them
-(FAISS's "RFlat"), so scores are exact whatever found them.
+Every kind but `flat` is a coarse structure that finds candidates, and a flat store of full vectors that scores them
+(FAISS's "RFlat"). So scores are exact whatever found the candidates.
 """
 
 import math
@@ -11,79 +11,77 @@ from typing import Any, Final
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.common.arrays import Vectors
 from retrieval.common.errors import DataError
-
-Vectors = npt.NDArray[np.float32]
 
 KINDS: Final = ("auto", "flat", "ivf", "pq")
 
-# Where no recall is asked, few items are searched exactly: the tower takes longer than looking at all of them. Where
-# one is asked, lists are faster from a thousand items on; lists of 4-bit codes beat lists of halves once there are
-# many (docs/performance.md).
+# Where no recall is requested, few items are searched exactly: the tower takes longer than scoring all of them. Where
+# one is requested, lists are faster from a thousand items on, and 4-bit codes from several 100,000
+# (docs/performance.md).
 EXACT_BELOW: Final = 20_000
 FLAT_BELOW: Final = 1_000
 PQ_FROM: Final = 300_000
-RECALL: Final = 0.95  # of more items than that, where none is asked
+DEFAULT_RECALL: Final = 0.95  # for EXACT_BELOW items and more, where no recall is requested
 
-LISTS_PER_ROOT: Final = 1.5  # lists for each root of the count: finding the nearest lists costs as much as looking in
-FEWEST_PER_LIST: Final = 26  # FAISS wants 39 to train a list on; on few items more lists are a tenth faster
-TRAINING_PER_LIST: Final = 64  # FAISS takes up to 256; recall at equal probes is the same within noise
-TRAINING_LEAST: Final = 65_536
+LISTS_PER_ROOT: Final = (
+    1.5  # lists per square root of the number of items: finding lists takes as long as scanning them
+)
+MIN_ITEMS_PER_LIST: Final = 26  # FAISS recommends 39 for training; with few items, more lists are a tenth faster
+TRAINING_PER_LIST: Final = 64  # FAISS takes up to 256; recall at equal nprobe is the same
+MIN_TRAINING: Final = 65_536
 
-PROBES: Final = (1, 2, 3, *(base << shift for shift in range(11) for base in (4, 5, 6, 7)))
-HALVES: Final = (faiss.ScalarQuantizer.QT_fp16, faiss.ScalarQuantizer.QT_bf16)
-FACTORS: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
-USUAL_DIMS: Final = (420, 192, 64)  # a product quantizer cuts them into equal parts: one divides by most counts
-BEAMS: Final = (16, 32, 64, 128, 256, 512, 1024)
+NPROBES: Final = (1, 2, 3, *(base << shift for shift in range(11) for base in (4, 5, 6, 7)))
+HALF_PRECISION: Final = (faiss.ScalarQuantizer.QT_fp16, faiss.ScalarQuantizer.QT_bf16)
+K_FACTORS: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
+USUAL_DIMS: Final = (420, 192, 64)  # a product quantizer needs a divisor of the dimension: most divide one of these
+EF_SEARCHES: Final = (16, 32, 64, 128, 256, 512, 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchParams:
-    """How hard a structure is searched: what tuning chooses.
+    """Search parameters, named as in FAISS; tuning chooses them.
 
-    probes: lists of an IVF that are looked into; on average, where `within` is given. within: how much less near than
-    the nearest list those may be (see `probing`). factor: candidates per wanted item that are scored anew.
-    beam: nodes that a graph keeps in view. reach: how far a filtered search looks (see `retrieval.index.filtered_ivf`).
+    Attributes:
+        nprobe: Lists of an IVF that a query visits.
+        k_factor: Candidates per result that are scored by their full vectors.
+        ef_search: Nodes that a search through an HNSW graph keeps.
     """
 
-    probes: int | None = None
-    within: float | None = None
-    factor: float = 1.0
-    beam: int | None = None
-    reach: float | None = None
+    nprobe: int | None = None
+    k_factor: float = 1.0
+    ef_search: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        factor = self.factor if self.factor != 1.0 else None
-        named = {
-            "nprobe": self.probes,
-            "within": self.within,
-            "k_factor": factor,
-            "efSearch": self.beam,
-            "reach": self.reach,
-        }
+        """The parameters as `index.json` stores them, without defaults."""
+        k_factor = self.k_factor if self.k_factor != 1.0 else None
+        named = {"nprobe": self.nprobe, "k_factor": k_factor, "efSearch": self.ef_search}
         return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "SearchParams":
-        return cls(
-            probes=content.get("nprobe"),
-            within=content.get("within"),
-            factor=float(content.get("k_factor", 1.0)),
-            beam=content.get("efSearch"),
-            reach=content.get("reach"),
-        )
+        """Read parameters from `index.json`; unknown ones are ignored.
+
+        Early versions stored `within`: a query visited the lists near enough to it, nprobe on average. The same recall
+        takes half as many lists again where their number is fixed.
+        """
+        nprobe = content.get("nprobe")
+        if nprobe is not None and "within" in content:
+            nprobe = math.ceil(1.5 * nprobe)
+        return cls(nprobe=nprobe, k_factor=float(content.get("k_factor", 1.0)), ef_search=content.get("efSearch"))
 
 
-LEAST: Final = SearchParams()
+DEFAULT_PARAMS: Final = SearchParams()
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSpec:
     """A structure to build.
 
-    name: flat, ivf, pq, or the factory string as the user gave it. factory: for faiss, "" for flat.
+    Attributes:
+        name: flat, ivf, pq, or the factory string that the user gave.
+        factory: Factory string for FAISS, "" for flat.
     """
 
     name: str
@@ -97,12 +95,17 @@ class IndexSpec:
 def choose(
     kind: str, *, count: int, dim: int, recall: float | None = None, memory_bytes: int | None = None
 ) -> IndexSpec:
-    """The structure for `count` vectors of `dim` numbers.
+    """Choose the structure to build.
 
-    kind: one of KINDS or a FAISS factory string. recall: asked; 1 means exact; None is RECALL, or exact
-        where that costs nothing.
-    memory_bytes: what the searched structure may take; whole vectors stay on disk, mapped.
-    Raises DataError if the string is none of FAISS's or nothing fits into the memory.
+    Args:
+        kind: One of KINDS, or a FAISS factory string.
+        count: Number of vectors.
+        dim: Dimension of the vectors.
+        recall: Requested recall; 1 means exact. Default: DEFAULT_RECALL, exact below EXACT_BELOW vectors.
+        memory_bytes: Limit for the coarse structure; full vectors stay on disk, memory-mapped.
+
+    Raises:
+        DataError: if FAISS does not know the factory string, or nothing fits into the memory.
     """
     names = [kind]
     if kind == "auto":
@@ -123,7 +126,7 @@ def choose(
 
 
 def check(kind: str) -> None:
-    """Before there are vectors: raise DataError on a kind that suits vectors of no usual length."""
+    """Check a kind before there are vectors. Raises DataError if it suits none of the usual dimensions."""
     for dim in USUAL_DIMS:
         try:
             choose(kind, count=EXACT_BELOW, dim=dim)
@@ -135,7 +138,7 @@ def check(kind: str) -> None:
 
 
 def _named(name: str, *, count: int, dim: int) -> IndexSpec:
-    lists = max(1, min(round(LISTS_PER_ROOT * math.sqrt(count)), count // FEWEST_PER_LIST))
+    lists = max(1, min(round(LISTS_PER_ROOT * math.sqrt(count)), count // MIN_ITEMS_PER_LIST))
     if name == "flat":
         return IndexSpec("flat", "")
     if name == "ivf":
@@ -156,11 +159,11 @@ def _named(name: str, *, count: int, dim: int) -> IndexSpec:
     return IndexSpec(name, factory)
 
 
-def size_bytes(kind: IndexSpec, *, count: int, dim: int) -> int:
-    """Bytes of the searched structure, by the length of its codes."""
-    if kind.is_flat:
+def size_bytes(spec: IndexSpec, *, count: int, dim: int) -> int:
+    """Memory of the coarse structure, by the size of its codes."""
+    if spec.is_flat:
         return 4 * dim * count
-    structure = faiss.index_factory(dim, kind.factory, faiss.METRIC_INNER_PRODUCT)
+    structure = faiss.index_factory(dim, spec.factory, faiss.METRIC_INNER_PRODUCT)
     try:
         code = int(structure.sa_code_size())
     except RuntimeError:
@@ -168,101 +171,79 @@ def size_bytes(kind: IndexSpec, *, count: int, dim: int) -> int:
     return count * (code + 8)
 
 
-def efforts(kind: IndexSpec, structure: Any, *, gaps: Vectors | None = None) -> Iterator[SearchParams]:
-    """Efforts worth trying on a structure: for each factor the probes from the least to the greatest.
-
-    gaps: (q, lists) by `Probing.gaps`, for some queries, if each is to look into as many lists as it needs.
-    """
-    lists = _lists_of(structure)
-    # Halves rank candidates as well as whole vectors do; any shorter code needs more candidates than are wanted.
-    factors = (1.0,) if kind.factory.endswith(("SQfp16", "SQbf16", "Flat")) else FACTORS
-    if lists is not None:
-        steps = [(probes, None) for probes in PROBES] if gaps is None else _steps(gaps)
-        for factor in factors:
-            for probes, within in [step for step in steps if step[0] < lists] + [(lists, None)]:
-                yield SearchParams(probes=probes, within=within, factor=factor)
+def search_grid(spec: IndexSpec, structure: Any) -> Iterator[SearchParams]:
+    """Search parameters to try on a structure: for each k_factor, nprobe in ascending order."""
+    coarse = _below_rotation(structure)
+    # Half precision ranks candidates as well as full vectors; shorter codes need more candidates than results.
+    k_factors = (1.0,) if spec.factory.endswith(("SQfp16", "SQbf16", "Flat")) else K_FACTORS
+    if isinstance(coarse, faiss.IndexIVF):
+        for k_factor in k_factors:
+            for nprobe in [nprobe for nprobe in NPROBES if nprobe < coarse.nlist] + [coarse.nlist]:
+                yield SearchParams(nprobe=nprobe, k_factor=k_factor)
     elif is_graph(structure):
-        for beam in BEAMS:
-            yield SearchParams(beam=beam)
+        for ef_search in EF_SEARCHES:
+            yield SearchParams(ef_search=ef_search)
     else:
-        for factor in (1.0, 2.0, *FACTORS, 128.0, 256.0):
-            yield SearchParams(factor=factor)
+        for k_factor in (1.0, 2.0, *K_FACTORS, 128.0, 256.0):
+            yield SearchParams(k_factor=k_factor)
 
 
-def _steps(gaps: Vectors) -> list[tuple[int, float | None]]:
-    """Probes, and how much less near lists may be for so many on average."""
-    rising = np.sort(gaps, axis=None)
-    means = [
-        *np.arange(1.25, 4, 0.25).tolist(),
-        *np.arange(4, 8, 0.5).tolist(),
-        *(wide for wide in PROBES if wide >= 8),
-    ]
-    return [
-        (math.ceil(mean), round(float(rising[int(mean * len(gaps)) - 1]) + 5e-5, 4))
-        for mean in means
-        if mean < gaps.shape[1]
-    ]
-
-
-def _lists_of(structure: Any) -> int | None:
-    """The number of lists, if candidates come from an IVF."""
-    ivf = _candidates_of(structure)
-    return int(ivf.nlist) if isinstance(ivf, faiss.IndexIVF) else None
-
-
-def plain_ivf(structure: Any) -> Any:
-    """The IVF that candidates come from, if no rotation stands before it; else None."""
-    base = _base_of(structure)
-    return base if isinstance(base, faiss.IndexIVF) else None
+def ivf_of(structure: Any) -> Any:
+    """The IVF that finds candidates; None if there is none, or if a rotation precedes it."""
+    coarse = _coarse(structure)
+    return coarse if isinstance(coarse, faiss.IndexIVF) else None
 
 
 def is_graph(structure: Any) -> bool:
-    """Whether candidates come from an HNSW graph."""
-    return isinstance(_candidates_of(structure), faiss.IndexHNSW)
+    """Whether an HNSW graph finds candidates."""
+    return isinstance(_below_rotation(structure), faiss.IndexHNSW)
 
 
-def _base_of(structure: Any) -> Any:
-    """The structure below the store of whole vectors."""
+def _coarse(structure: Any) -> Any:
+    """The structure that finds candidates."""
     return faiss.downcast_index(structure.base_index) if isinstance(structure, faiss.IndexRefine) else structure
 
 
-def _candidates_of(structure: Any) -> Any:
-    """What finds the candidates, below a rotation if there is one."""
-    base = _base_of(structure)
-    return faiss.downcast_index(base.index) if isinstance(base, faiss.IndexPreTransform) else base
+def _below_rotation(structure: Any) -> Any:
+    """The structure that finds candidates, without a rotation before it."""
+    coarse = _coarse(structure)
+    return faiss.downcast_index(coarse.index) if isinstance(coarse, faiss.IndexPreTransform) else coarse
 
 
 def train(structure: Any, vectors: Vectors, *, seed: int) -> None:
-    """Train a structure on a sample of vectors (n, d); the same seed gives the same structure."""
-    inner = _candidates_of(structure)
-    if isinstance(inner, faiss.IndexIVFScalarQuantizer) and inner.sq.qtype in HALVES:
-        inner.by_residual = False  # halves of whole vectors rank as well, and lists may be chosen by other vectors
+    """Train a coarse structure on a sample of vectors (n, d); the same seed gives the same structure."""
+    inner = _below_rotation(structure)
+    if isinstance(inner, faiss.IndexIVFScalarQuantizer) and inner.sq.qtype in HALF_PRECISION:
+        inner.by_residual = False  # recall is the same, and a search need not add the centroids' scores
     if hasattr(inner, "pq"):
-        inner.pq.cp.min_points_per_centroid = 1  # few items are not worth a warning
+        inner.pq.cp.min_points_per_centroid = 1  # no warning for few items
     wanted = len(vectors)
     if isinstance(inner, faiss.IndexIVF):
         inner.cp.seed = seed + 1
         inner.cp.min_points_per_centroid = 1
-        wanted = min(wanted, max(TRAINING_PER_LIST * inner.nlist, TRAINING_LEAST))
+        wanted = min(wanted, max(TRAINING_PER_LIST * inner.nlist, MIN_TRAINING))
     if wanted < len(vectors):
         rows = np.sort(np.random.default_rng(seed).choice(len(vectors), wanted, replace=False))
         vectors = vectors[rows]
     structure.train(np.ascontiguousarray(vectors))
 
 
-def search_parameters(structure: Any, effort: SearchParams, *, factor: float, selector: Any = None) -> Any:
-    """What FAISS takes with a search of a structure over whole vectors.
+def faiss_parameters(structure: Any, params: SearchParams, *, k_factor: float, selector: Any = None) -> Any:
+    """The FAISS search parameters for a structure with full vectors.
 
-    factor: candidates per wanted item of this search. selector: only for a structure with lists; a graph cannot be
-    trusted with one.
+    Args:
+        structure: A structure that `Index` built.
+        params: The parameters that were tuned.
+        k_factor: Candidates per row that this search asks for.
+        selector: FAISS selector of the rows that may be found; only for a structure with lists.
     """
     inner = None
-    if effort.probes is not None:
-        inner = faiss.SearchParametersIVF(nprobe=effort.probes, sel=selector)
-    elif effort.beam is not None:
-        inner = faiss.SearchParametersHNSW(efSearch=effort.beam)
+    if params.nprobe is not None:
+        inner = faiss.SearchParametersIVF(nprobe=params.nprobe, sel=selector)
+    elif params.ef_search is not None:
+        inner = faiss.SearchParametersHNSW(efSearch=params.ef_search)
     if inner is None:
-        return faiss.IndexRefineSearchParameters(k_factor=factor)
-    if isinstance(_base_of(structure), faiss.IndexPreTransform):
+        return faiss.IndexRefineSearchParameters(k_factor=k_factor)
+    if isinstance(_coarse(structure), faiss.IndexPreTransform):
         inner = faiss.SearchParametersPreTransform(index_params=inner)
-    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+    return faiss.IndexRefineSearchParameters(k_factor=k_factor, base_index_params=inner)

@@ -1,294 +1,121 @@
-"""Kept: which lists of an IVF a filtered search looks into.
+"""Filtered search through the lists of an IVF.
 
-FAISS looks into the lists nearest to the query by their centroids, whatever a filter leaves in them: under an attribute
-that follows the geometry those may hold nothing while the answer lies further on. Here each list is judged by what is
-kept in it: how much, its mean, and how far it spreads. To a query the scores of a list's items are taken to be normal,
-so lists tell how good their best items are likely to be, and the nearest lists together how good the k-th best of all
-is. A search looks into every list whose best item may be as good as that: further where much is cut away.
+FAISS visits the lists whose centroids are nearest to the query, even when the filter leaves nothing in them. Filters
+often follow the geometry (a genre, a language), so the items that pass can be in lists further away. Here a list is
+rated by the rows that pass: the mean of their scores plus some standard deviations bounds the score of its best row.
+Lists are visited by falling bound: first some hundred rows, then every list whose bound reaches the k-th best score of
+these. Scores are exact.
 """
 
-import math
-from statistics import NormalDist
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-from retrieval.common.csr import CSR, from_pairs
+from retrieval.common.arrays import Mask, Rows, Scores, Vectors
 from retrieval.index import exact
-from retrieval.index.alone import best_pairs, columns_of, in_order
-from retrieval.index.candidates import hide, padded
-from retrieval.index.ivf import Lists
-from retrieval.index.probing import multiply_some, parameters_of, search_lists, swig_ptr
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-
-SAMPLE: Final = 32  # kept items of a list that its shape is taken of
-FIRST: Final = 16  # lists, or more for many, that tell how good the k-th best is likely to be
-STEPS: Final = 5  # of the best k; each stands for a share of them
-REACH: Final = 0.1  # how much less good the best of a list may be than the k-th best; where it was not measured
-SPARSE: Final = 0.06  # of lists: where fewer are kept, they are looked at one by one instead of scanning the lists
-QUERIES: Final = 1_024  # that are compared with all lists at a time
-ALIKE: Final = 64  # queries whose kept rows are gathered at a time
-TIED: Final = 8  # times as many candidates where those did not tell which of equals are the k best
-WANTED_KEPT: Final = 16
-_DEVIATIONS: Final = np.linspace(-6, 6, 241)
-_LOG_SHARES: Final = -np.log([NormalDist().cdf(-deviation) for deviation in _DEVIATIONS])
-
-find_best = faiss.knn_inner_product
+# With 3.5 deviations, recall@10 was 0.97 and more for clusters, half-spaces and random rows, at 12,000 to 400,000
+# items of 64 and 384 dimensions; with 3 it was 0.93 (docs/performance.md).
+DEVIATIONS: Final = 3.5  # standard deviations above the mean
+SAMPLE: Final = 64  # passing rows, at least, that describe a longer list
+SHAPE_SAMPLE: Final = 8_192  # rows that describe in which directions lists spread
+FIRST_ROWS: Final = 300  # passing rows, at least, that are scored first
+FIRST_PER_RESULT: Final = 5  # the same for each result
 
 
-class Depth(NamedTuple):
-    """How far a filtered search looks.
+class InvertedLists:
+    """The rows in each list of an IVF, and the directions in which they spread.
 
-    factor: candidates per wanted item. reach: lists whose best item is likely to be less good than the k-th best by
-    more than this are passed over.
+    Attributes:
+        sizes: (lists,) int64, number of rows in each list.
+        rows: (n,) int64, the rows, list by list.
+        owners: (n,) int64, the list of each of `rows`.
+        shape: (d, d) float32, the covariance of rows around the mean of their list, scaled to a mean variance of 1.
     """
 
-    factor: float
-    reach: float
+    def __init__(self, ivf: Any, vectors: Vectors) -> None:
+        """Read the lists.
 
-
-class Kept:
-    """The lists of which a filter leaves something, and what it leaves."""
-
-    def __init__(self, lists: Lists, mask: Mask) -> None:
-        kept = mask[lists.rows]
-        so_far = np.concatenate([[0], np.cumsum(kept)])
-        counts = np.diff(so_far[lists.ends], prepend=0)
-        self.numbers: Rows = np.flatnonzero(counts)  # (f,): of the lists in which something is kept
-        self.counts: Rows = counts[self.numbers]
-        self._lists = lists
-        self._mask = mask
-        self._excess = self.counts - SPARSE * lists.sizes[self.numbers]  # negative where little is kept
-        self._may_gather = bool((self._excess < 0).any())
-        self._rows = lists.rows[kept] if self._may_gather else lists.rows[:0]
-        self._starts = np.cumsum(self.counts) - self.counts
-        self._count = int(self.counts.sum())
-        means, self._spreads = self._shape(lists.rows[kept])
-        self._lifts = self._spreads * above(0.5 / self.counts)
-        self._shapes = np.column_stack([means, self._lifts])  # (f, d + 1): a query with a 1 behind it gives nearness
-        self._columns = np.ascontiguousarray(self._shapes.T)
-        self._pointers = swig_ptr(self._shapes), swig_ptr(lists.vectors)
-        self._below: dict[int, Scores] = {}
-        self._no_near = np.zeros(len(lists.sizes), dtype=np.float32)
-        self._needs_near = bool(lists.ivf.by_residual)
-        self._selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        self._parameters: dict[int, Any] = {}
-
-    def _shape(self, rows: npt.NDArray[np.int32]) -> tuple[Vectors, Scores]:
-        """Of each list the mean of what is kept, by a sample: (f, d); and the standard deviation of scores: (f,).
-
-        rows: all that are kept, list by list.
+        Args:
+            ivf: A trained FAISS IndexIVF with ids 0 .. n - 1.
+            vectors: (n, d) float32, the unit vectors that were added to it.
         """
-        taken = np.minimum(self.counts, SAMPLE)
-        starts = np.cumsum(taken) - taken
-        place = np.arange(taken.sum()) - np.repeat(starts, taken)
-        spaced = place * np.repeat(self.counts, taken) // np.repeat(taken, taken)
-        sample = self._lists.vectors[rows[np.repeat(self._starts, taken) + spaced]]
-        means: Vectors = np.add.reduceat(sample, starts, axis=0)
-        means /= taken[:, None]
-        # Of unit vectors: the squared distance from their mean is what its square lacks to 1. (t / (t - 1) makes the
-        # variance of a sample that of what it was drawn from.)
-        left = np.maximum(1.0 - (means * means).sum(axis=1), 0.0) * taken / np.maximum(taken - 1, 1)
-        spreads = np.sqrt(np.where(taken > 1, left, 0.0) / means.shape[1])
-        return means, spreads.astype(np.float32)
+        lists, dim = ivf.invlists, vectors.shape[1]
+        self.sizes: Rows = np.array([lists.list_size(number) for number in range(ivf.nlist)], dtype=np.int64)
+        held = [
+            faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
+            for number, size in enumerate(self.sizes.tolist())
+            if size
+        ]
+        self.rows: Rows = np.concatenate([*held, np.empty(0, dtype=np.int64)])
+        self.owners: Rows = np.repeat(np.arange(ivf.nlist), self.sizes)
+        step = max(len(self.rows) // SHAPE_SAMPLE, 1)
+        sample, owners = vectors[self.rows[::step]], self.owners[::step]
+        means = np.zeros((ivf.nlist, dim), dtype=np.float32)
+        np.add.at(means, owners, sample)
+        means /= np.maximum(np.bincount(owners, minlength=ivf.nlist), 1)[:, None]
+        sample -= means[owners]
+        covariance = sample.T @ sample
+        self.shape: Vectors = covariance * (dim / max(float(np.trace(covariance)), 1e-12))
 
-    def nearness(self, queries: Vectors) -> Scores:
-        """How good the best item of each list is likely to be for queries (q, d). Returns (q, f)."""
-        near: Scores = queries @ self._columns[:-1]
-        near += self._lifts
-        return near
 
-    def _likely(self, near: Scores, lists: Rows, wanted: int) -> Scores:
-        """How good the best `wanted` of some lists are likely to be, at least, -inf if those have not so many.
+class FilteredLists:
+    """The rows of each list that pass a filter, and how they are distributed."""
 
-        near and lists: (q, w). Returns (q,).
+    def __init__(self, lists: InvertedLists, vectors: Vectors, mask: Mask) -> None:
+        """Describe the passing rows of each list.
+
+        Args:
+            lists: The lists of the IVF.
+            vectors: (n, d) float32, the unit vectors that were added to it.
+            mask: (n,) bool, True where a row passes.
         """
-        steps = min(wanted, STEPS)
-        below = self._below.get(wanted)
-        if below is None:
-            if len(self._below) >= WANTED_KEPT:
-                self._below.clear()
-            share = wanted / steps / self.counts[:, None]  # (f, 1): of a list, that one step stands for
-            places = np.arange(steps)
-            scores = self._spreads[:, None] * above(np.minimum((places + 0.5) * share, 1.0)) - self._lifts[:, None]
-            below = self._below[wanted] = np.where((places + 1) * share <= 1.0, scores, np.float32(-np.inf))
-        scores = (below.take(lists, axis=0) + near[:, :, None]).reshape(len(near), -1)
-        likely: Scores = np.partition(scores, -steps, axis=1)[:, -steps]
-        return likely
+        passes = mask[lists.rows]
+        counts = np.bincount(lists.owners[passes], minlength=len(lists.sizes))
+        self._vectors = vectors
+        self._shape = lists.shape
+        self._rows = lists.rows[passes]
+        self._counts: Rows = counts[counts > 0]  # (f,), of the lists in which any row passes
+        self._ends = np.cumsum(self._counts).tolist()
+        self._starts = [0, *self._ends[:-1]]
+        self._means: Vectors = np.empty((len(self._counts), vectors.shape[1]), dtype=np.float32)
+        for at, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
+            self._means[at] = vectors[self._rows[start : end : max((end - start) // SAMPLE, 1)]].mean(axis=0)
+        # The mean squared distance of unit vectors from their mean m is 1 - |m|^2: the variance in all directions.
+        variance = np.maximum(1 - (self._means**2).sum(axis=1), 0) / vectors.shape[1]
+        self._deviations: Scores = DEVIATIONS * np.sqrt(variance)
 
-    def _first(self, wanted: int) -> int:
-        """How many lists are asked at first how good the best `wanted` are: some, of which a part has enough."""
-        return min(max(FIRST, math.ceil(4 * wanted * len(self.counts) / self._count)), len(self.counts))
+    def search(self, query: Vectors, *, k: int, excluded: Rows) -> tuple[Rows, Scores]:
+        """Find the best passing rows in the lists that may hold them.
 
-    def _near_one(self, query: Vectors, wanted: int, reach: float) -> Rows:
-        """The lists that a query (1, d) looks into: (p,)."""
-        pointer = swig_ptr
-        height, width = self._shapes.shape
-        asked = np.empty((1, width), dtype=np.float32)
-        asked[0, :-1], asked[0, -1] = query[0], 1.0
-        first = self._first(wanted)
-        while True:
-            near, lists = np.empty((1, first), dtype=np.float32), np.empty((1, first), dtype=np.int64)
-            find_best(pointer(asked), self._pointers[0], width, 1, height, first, pointer(near), pointer(lists))
-            least = self._likely(near, lists, wanted).item() - reach
-            if least > -math.inf or first == height:
-                break
-            first = min(4 * first, height)
-        if near.item(-1) < least:
-            return lists[0, : np.count_nonzero(near >= least)]
-        further: Rows = (self._shapes @ asked[0] >= least).nonzero()[0]
-        return further
+        Args:
+            query: (1, d) float32 unit vector.
+            k: Number of rows to find.
+            excluded: Rows that must not be found.
 
-    def search_one(self, query: Vectors, *, k: int, hidden: Rows, depth: Depth) -> tuple[Rows, Scores] | None:
-        """The best kept rows of the lists worth looking into.
-
-        query: (1, d). hidden: rows that may not be found.
-        Returns rows and scores, (1, k) each, best first, equal scores by lower row. None if there are fewer, or others
-        that score like the last may have been cut off.
+        Returns:
+            rows and scores, (1, k) each, best first, ties by lower row. Fewer than k rows are found only if fewer pass;
+            the rest is row -1 with score -inf.
         """
-        if len(hidden):
-            hidden = hidden[self._mask[hidden]]
-        chosen = self._near_one(query, rivals(k, len(hidden)), depth.reach)
-        if self._may_gather and np.add.reduce(self._excess.take(chosen)) < 0:
-            rows = self._kept_of(chosen)[None]
-            return _best_one(rows, exact.score(query, self._lists.vectors, rows), hidden, k=k, is_whole=True)
-        found = None
-        for times in (1, TIED):
-            if found is None:
-                rows, scores = self._scan_one(query, chosen, self._candidates(k, len(hidden), depth, times))
-                found = _best_one(rows, scores, hidden, k=k, is_whole=False)
-        return found
+        vector = query[0]
+        bounds = self._means @ vector + self._deviations * np.sqrt(vector @ self._shape @ vector)
+        order = bounds.argsort()[::-1]
+        enough = max(FIRST_ROWS, FIRST_PER_RESULT * k + len(excluded))
+        first = int(self._counts[order].cumsum().searchsorted(enough)) + 1
+        rows, scores = self._score(query, order[:first], excluded)
+        kth_best = np.partition(scores, -k)[-k] if len(scores) >= k else np.float32(-np.inf)
+        further = order[first : int((bounds >= kth_best).sum())]
+        if len(further):
+            more, more_scores = self._score(query, further, excluded)
+            rows, scores = np.concatenate([rows, more]), np.concatenate([scores, more_scores])
+        best = (scores >= max(kth_best, exact.LOWEST)).nonzero()[0]
+        return exact.best_first(rows[best][None], scores[best][None], k=k)
 
-    def _candidates(self, k: int, hidden: int, depth: Depth, times: int) -> int:
-        return min((math.ceil(depth.factor * k) + 1 + hidden) * times, self._count)
-
-    def _scan_one(self, query: Vectors, chosen: Rows, wanted: int) -> tuple[Rows, Scores]:
-        """As `_scan` for one query (1, d) and lists (p,)."""
-        pointer = swig_ptr
-        numbers = self.numbers.take(chosen)
-        scores, rows = np.empty((1, wanted), dtype=np.float32), np.empty((1, wanted), dtype=np.int64)
-        near = self._lists.centroids[numbers] @ query[0] if self._needs_near else self._no_near
-        asked, places, found = pointer(query), pointer(scores), pointer(rows)
-        made = parameters_of(len(numbers), self._parameters, self._selector)
-        self._lists.ivf.search_preassigned_c(
-            1, asked, wanted, pointer(numbers), pointer(near), places, found, False, made
-        )
-        multiply_some(places, asked, self._pointers[1], found, query.shape[1], 1, wanted)
+    def _score(self, query: Vectors, lists: Rows, excluded: Rows) -> tuple[Rows, Scores]:
+        """The passing rows of some lists and their scores, list by list; -inf for excluded rows."""
+        rows = np.concatenate([self._rows[self._starts[at] : self._ends[at]] for at in lists.tolist()])
+        scores = exact.score_vectors(query, self._vectors.take(rows, axis=0))
+        if len(excluded):
+            scores[np.isin(rows, excluded)] = -np.inf
         return rows, scores
-
-    def _kept_of(self, chosen: Rows) -> Rows:
-        """The kept rows of some lists (p,), list by list."""
-        counts = self.counts.take(chosen)
-        ends = counts.cumsum()
-        places = np.arange(ends[-1]) + (self._starts.take(chosen) - ends + counts).repeat(counts)
-        rows: Rows = self._rows.take(places).astype(np.int64)
-        return rows
-
-    def search_many(self, queries: Vectors, *, k: int, hidden: CSR | None, depth: Depth) -> tuple[Rows, Scores, Mask]:
-        """As `search_one` for queries (q, d) at once: each looks into the same lists as alone.
-
-        Returns rows and scores, (q, k) each, and of which query they may not be right: (q,).
-        """
-        rows, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
-        is_cut = np.empty(len(queries), dtype=np.bool_)
-        if hidden is not None:
-            passing = self._mask[hidden.indices]
-            hidden = from_pairs(hidden.owners()[passing], hidden.indices[passing], height=hidden.height)
-        for start in range(0, len(queries), QUERIES):
-            part = slice(start, min(start + QUERIES, len(queries)))
-            lists = None if hidden is None else hidden.block(part.start, part.stop)
-            rows[part], scores[part], is_cut[part] = self._search_block(queries[part], k, lists, depth)
-        return rows, scores, is_cut
-
-    def _search_block(self, queries: Vectors, k: int, hidden: CSR | None, depth: Depth) -> tuple[Rows, Scores, Mask]:
-        rows, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
-        is_cut = np.empty(len(queries), dtype=np.bool_)
-        chosen = self._near_many(queries, k, hidden, depth.reach)
-        is_sparse = np.where(chosen >= 0, self._excess[chosen], 0.0).sum(axis=1) < 0
-        few = np.flatnonzero(is_sparse)
-        few = few[np.count_nonzero(chosen[few] >= 0, axis=1).argsort()]  # those that look at as much go together
-        for start in range(0, len(few), ALIKE):
-            some = few[start : start + ALIKE]
-            lists = None if hidden is None else hidden.take(some)
-            found = hide(*self._gather(queries[some], chosen[some]), lists)
-            rows[some], scores[some] = exact.best_of(*found, k)
-            is_cut[some] = rows[some, -1] < 0
-        some = np.flatnonzero(~is_sparse)
-        for times in (1, TIED):
-            if len(some) == 0:
-                break
-            lists = None if hidden is None else hidden.take(some)
-            longest = 0 if lists is None else int(lists.lengths.max(initial=0))
-            found = self._scan(queries[some], chosen[some], self._candidates(k, longest, depth, times))
-            lowest = found[1].min(axis=1)
-            rows[some], scores[some] = exact.best_of(*hide(*found, lists), k)
-            is_cut[some] = (rows[some, -1] < 0) | (scores[some, -1] <= lowest)
-            some = some[is_cut[some]]
-        return rows, scores, is_cut
-
-    def _near_many(self, queries: Vectors, k: int, hidden: CSR | None, reach: float) -> Rows:
-        """The lists that each query (q, d) looks into: (q, p), -1 for none."""
-        near = self.nearness(queries)
-        lengths = [0] * len(queries) if hidden is None else hidden.lengths.tolist()
-        wanted = np.array([rivals(k, length) for length in lengths])
-        least = np.full(len(queries), -np.inf, dtype=np.float32)
-        for some in np.unique(wanted).tolist():
-            left, first = np.flatnonzero(wanted == some), self._first(some)
-            while len(left):
-                lists = near[left].argpartition(-first, axis=1)[:, -first:]
-                least[left] = self._likely(np.take_along_axis(near[left], lists, axis=1), lists, some)
-                left = left[np.isneginf(least[left])] if first < near.shape[1] else left[:0]
-                first = min(4 * first, near.shape[1])
-        return padded(near >= (least - np.float32(reach))[:, None], near.argmax(axis=1))
-
-    def _gather(self, queries: Vectors, chosen: Rows) -> tuple[Rows, Scores]:
-        """All kept rows of some lists, with their scores. chosen: (q, p), -1 for none. Returns (q, c) each."""
-        owners, places = (chosen >= 0).nonzero()
-        lists = chosen[owners, places]
-        owners = owners.repeat(self.counts[lists])
-        counts = np.bincount(owners, minlength=len(queries))
-        rows = np.full((len(queries), int(counts.max())), -1, dtype=np.int64)
-        rows[owners, exact.places(owners, counts)] = self._kept_of(lists)
-        return rows, exact.score(queries, self._lists.vectors, rows)
-
-    def _scan(self, queries: Vectors, chosen: Rows, wanted: int) -> tuple[Rows, Scores]:
-        """The `wanted` kept rows of some lists that are best by their codes, with the scores of their whole vectors.
-
-        queries: (q, d). chosen: (q, p), -1 for none. Returns (q, wanted) each, row -1 and score -inf for none.
-        """
-        numbers = np.where(chosen < 0, -1, self.numbers.take(chosen))
-        # Codes of what is left of an item without its centroid need the score of that.
-        near = np.zeros(numbers.shape, dtype=np.float32)
-        if self._needs_near:
-            near = np.take_along_axis(queries @ self._lists.centroids.T, numbers, axis=1)
-        rows = search_lists(self._lists.ivf, queries, wanted, numbers, near, self._parameters, self._selector)
-        return rows, exact.score(queries, self._lists.vectors, rows)
-
-
-def _best_one(rows: Rows, scores: Scores, hidden: Rows, *, k: int, is_whole: bool) -> tuple[Rows, Scores] | None:
-    """The k best of candidates (1, c) that are not hidden: (1, k) each. None if these do not tell.
-
-    is_whole: whether there are no others as good.
-    """
-    found = in_order(rows, scores, k=k) if len(hidden) == 0 else None
-    if found is not None:
-        return found
-    pairs = best_pairs(rows[0], scores[0], hidden.tolist(), k=k, is_whole=is_whole)
-    return None if pairs is None or len(pairs) < k else columns_of(pairs, k=k)
-
-
-def rivals(k: int, hidden: int) -> int:
-    """How many rows lists are chosen for: all that are hidden may be better. Rounded, since each number is prepared."""
-    return k if hidden == 0 else 1 << (k + hidden - 1).bit_length()
-
-
-def above(shares: npt.NDArray[np.floating]) -> Scores:
-    """How many standard deviations above the mean so large a share of a normal distribution begins."""
-    found: Scores = np.interp(-np.log(shares), _LOG_SHARES, _DEVIATIONS).astype(np.float32)
-    return found

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
+from retrieval.common.arrays import Vectors
+
 Order = npt.NDArray[np.int64]
 
 CANDIDATES_PER_ITEM: Final = (

@@ -1,4 +1,4 @@
-"""Selection: the rows that a search may find, and what is made of them once and used by every search after."""
+"""RowFilter: the rows that a search may find, with what searches derive from them once and share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,26 +7,23 @@ from typing import Any, Final
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-from retrieval.index.factory import SearchParams
-from retrieval.index.filtered_ivf import Kept
-from retrieval.index.ivf import Lists
+from retrieval.common.arrays import Mask, Rows, Vectors
+from retrieval.index.factory import SearchParams, faiss_parameters
+from retrieval.index.filtered_ivf import FilteredLists, InvertedLists
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
-FEW_KEPT: Final = 4_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
-FEW_OF: Final = 125  # or one row in so many: lists take longer, the more there is
-MOST_GATHERED: Final = 8_000
+MAX_PARAMETERS: Final = 1_024
+GATHERED_BYTES: Final = 2_000_000  # passing vectors that are gathered and searched exactly: 8,000 of 64 dimensions
 
 
 @dataclass(frozen=True)
 class RowFilter:
-    """The rows that a search may find. Made by `Index.select`, good for that state of the index.
+    """The rows that a search may find; made by `Index.select` and valid until the index changes.
 
-    mask: (height,) or None if every row may be found. count: how many may.
+    Attributes:
+        mask: (height,) bool, or None if every row may be found.
+        count: Number of rows that may be found.
+        height: Number of rows of the index, removed ones included.
     """
 
     mask: Mask | None
@@ -34,70 +31,68 @@ class RowFilter:
     height: int
     _base: Vectors = field(repr=False)
     _added: Vectors = field(repr=False)
-    _lists: Callable[[], Lists | None] = field(repr=False)
+    _lists: Callable[[], InvertedLists | None] = field(repr=False)
+    _parameters: dict[tuple[SearchParams, float], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def share(self) -> float:
+        """Share of all rows that may be found."""
         return self.count / self.height if self.height else 0.0
 
-    @cached_property
-    def is_few(self) -> bool:
-        """Whether they are so few that they are gathered."""
-        return self.mask is not None and self.count <= few_kept(self.height)
+    @property
+    def is_small(self) -> bool:
+        """Whether the rows are few enough to gather their vectors."""
+        return self.mask is not None and self.count * 4 * self._base.shape[1] <= GATHERED_BYTES
 
     @property
     def size_bytes(self) -> int:
-        """The most that it takes once it has been searched: bits for each row, and what is gathered of those kept."""
+        """Memory that the filter takes at most once it has been searched."""
         if self.mask is None:
             return 0
-        gathered = self.count * (8 + 4 * self._base.shape[1]) if self.is_few else 4 * self.count
-        return 2 * self.height + gathered
+        return 2 * self.height + (self.count * 8 + GATHERED_BYTES if self.is_small else self.count * 4)
 
     @cached_property
     def rows(self) -> Rows:
-        """The rows, rising."""
+        """The rows that may be found, ascending: (count,)."""
         return np.arange(self.height) if self.mask is None else np.flatnonzero(self.mask)
 
     @cached_property
     def vectors(self) -> Vectors:
-        """Vectors of those rows: (count, d)."""
+        """Vectors of `rows`: (count, d)."""
         split = np.searchsorted(self.rows, len(self._base))
         return np.concatenate([self._base[self.rows[:split]], self._added[self.rows[split:] - len(self._base)]])
 
-    @cached_property
+    @property
     def base_mask(self) -> Mask | None:
+        """The mask of the rows that the structure holds."""
         return None if self.mask is None else self.mask[: len(self._base)]
 
-    @cached_property
+    @property
     def added_mask(self) -> Mask | None:
+        """The mask of the rows that were added later."""
         return None if self.mask is None else self.mask[len(self._base) :]
 
     @cached_property
-    def parameters(self) -> dict[tuple[SearchParams, float], Any]:
-        """What FAISS takes for searches among these rows: made once, since making takes longer than a search."""
-        return {}
-
-    @cached_property
-    def probing_parameters(self) -> dict[int, Any]:
-        """The same for searches of chosen lists, by their number."""
-        return {}
-
-    @cached_property
-    def by_list(self) -> Kept:
-        """The same rows, list by list. Only where the structure has lists."""
+    def lists(self) -> FilteredLists:
+        """The rows of each list that may be found; only for a structure with lists."""
         lists = self._lists()
         assert lists is not None
         assert self.base_mask is not None
-        return Kept(lists, self.base_mask)
+        return FilteredLists(lists, self._base, self.base_mask)
+
+    def parameters(self, structure: Any, params: SearchParams, k_factor: float) -> Any:
+        """FAISS search parameters with this filter; kept, because making them takes as long as a search."""
+        made = self._parameters.get((params, k_factor))
+        if made is None:
+            if len(self._parameters) >= MAX_PARAMETERS:
+                self._parameters.clear()
+            made = faiss_parameters(structure, params, k_factor=k_factor, selector=self.selector)
+            self._parameters[params, k_factor] = made
+        return made
 
     @cached_property
     def selector(self) -> Any:
-        """For FAISS; it keeps a reference to the bits."""
+        """The FAISS selector of the rows, None for all. It keeps a reference to its bitmap."""
         return (
             None if self.base_mask is None else faiss.IDSelectorBitmap(np.packbits(self.base_mask, bitorder="little"))
         )
-
-
-def few_kept(height: int) -> int:
-    """How many rows of so many are few."""
-    return max(FEW_KEPT, min(height // FEW_OF, MOST_GATHERED))

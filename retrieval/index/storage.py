@@ -5,33 +5,31 @@ from typing import Any, Final
 
 import numpy as np
 
+from retrieval.bundle.layout import ADDED_VECTORS, INDEX, INDEX_FACTS, REMOVED
 from retrieval.bundle.reader import Bundle
-from retrieval.catalog.items import REMOVED, Catalog, read_array
+from retrieval.catalog.items import Catalog, read_array
 from retrieval.common.errors import BundleError
 from retrieval.index.factory import IndexSpec, SearchParams
 from retrieval.index.index import Index
 
-INDEX: Final = "index.faiss"
-FACTS: Final = "index.json"
-ADDED_VECTORS: Final = "added.npy"
 FORMAT_VERSION: Final = 1
 
 
 def read_facts(bundle: Bundle) -> dict[str, Any]:
     """What `index.json` says. Raises BundleError if there is no index, or one of another pair or format."""
     folder = bundle.path
-    if not bundle.has(FACTS) or not bundle.has(INDEX):
+    if not bundle.has(INDEX_FACTS) or not bundle.has(INDEX):
         raise BundleError(f'{folder}: has no index; make one with "twotower index build {folder}"')
-    facts: dict[str, Any] = bundle.read_json(FACTS)
+    facts: dict[str, Any] = bundle.read_json(INDEX_FACTS)
     try:
         version, pair_id = facts["format_version"], facts["pair_id"]
     except (KeyError, TypeError) as error:
         raise BundleError(
-            f'{folder / FACTS}: tells of no index; rebuild with "twotower index build {folder}"'
+            f'{folder / INDEX_FACTS}: tells of no index; rebuild with "twotower index build {folder}"'
         ) from error
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"{folder / FACTS}: format version {version}, this program reads {FORMAT_VERSION}; "
+            f"{folder / INDEX_FACTS}: format version {version}, this program reads {FORMAT_VERSION}; "
             f'rebuild with "twotower index build {folder}"'
         )
     if pair_id != bundle.pair_id:
@@ -48,11 +46,11 @@ def open_index(bundle: Bundle) -> Index:
     Raises BundleError where a file is damaged or of another model.
     """
     facts = read_facts(bundle)
-    source = bundle.path / FACTS
+    source = bundle.path / INDEX_FACTS
     try:
         factory = str(facts["factory"])
-        kind = IndexSpec(str(facts["kind"]), "" if factory == "Flat" else factory)
-        effort = SearchParams.from_json(facts["parameters"])
+        spec = IndexSpec(str(facts["kind"]), "" if factory == "Flat" else factory)
+        params = SearchParams.from_json(facts["parameters"])
         dim, built = int(facts["dim"]), int(facts["built"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f'{source}: not as written ({error}); rebuild with "twotower index build"') from error
@@ -60,11 +58,13 @@ def open_index(bundle: Bundle) -> Index:
     removed = bundle.load(REMOVED, read_array) if bundle.has(REMOVED) else np.empty(0, np.int64)
 
     def load(path: Path) -> Index:
-        return Index.load(path, kind, effort=effort, added=added, removed=removed)
+        return Index.load(path, spec, params=params, added=added, removed=removed)
 
     index = bundle.load(INDEX, load)
     if len(index.base) != built:
-        raise BundleError(f"{bundle.path / INDEX}: holds {len(index.base)} vectors, {FACTS} says {built}; rebuild it")
+        raise BundleError(
+            f"{bundle.path / INDEX}: holds {len(index.base)} vectors, {INDEX_FACTS} says {built}; rebuild it"
+        )
     return index
 
 

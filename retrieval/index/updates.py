@@ -14,11 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval.bundle.layout import ADDED, ADDED_LOOKUP, ADDED_VECTORS, INDEX_FACTS, ITEMS, ITEMS_LOOKUP, REMOVED
 from retrieval.bundle.reader import Bundle
 from retrieval.bundle.writer import Draft
 from retrieval.catalog import record_store
-from retrieval.catalog.items import ADDED, ADDED_LOOKUP, ITEMS, ITEMS_LOOKUP, REMOVED, json_lines, read_array
+from retrieval.catalog.items import json_lines, read_array
 from retrieval.catalog.record_store import RecordStore
+from retrieval.common.arrays import Rows
 from retrieval.common.errors import BundleError
 from retrieval.features.tables import blocks
 from retrieval.index.build import (
@@ -27,13 +29,11 @@ from retrieval.index.build import (
     embed_items,
     index_vectors,
     live_items,
-    open_tower,
     refuse_duplicates,
     write_items,
 )
-from retrieval.index.storage import ADDED_VECTORS, FACTS, open_index, read_facts
-
-Rows = npt.NDArray[np.int64]
+from retrieval.index.storage import open_index, read_facts
+from retrieval.towers.tower import open_tower
 
 STALE_SHARE: Final = 0.1  # changed since the index was built: from here on it should be built anew
 STALE_COUNT: Final = 10_000  # added rows that every query looks through
@@ -62,7 +62,7 @@ def add_items(draft: Draft, items: Path) -> Change:
     types = {
         field.name: field.type for field in like if field.name != like.names[0] and not pa.types.is_nested(field.type)
     }
-    tower = open_tower(draft, schema.item, schema)
+    tower = open_tower(draft, "item")
     tables, vectors = [], []
     for block in blocks(items, rows=BLOCK_ROWS, types={**types, like.names[0]: pa.string()}):
         table = as_catalog(block, schema.item, like=like, source=items)
@@ -153,6 +153,6 @@ def _stage(draft: Draft, table: pa.Table, vectors: npt.NDArray[np.float32], remo
         np.save(draft.path(ADDED_VECTORS), np.ascontiguousarray(vectors), allow_pickle=False)
     if len(removed):
         np.save(draft.path(REMOVED), removed, allow_pickle=False)
-    facts = draft.read_json(FACTS)
+    facts = draft.read_json(INDEX_FACTS)
     facts.update(count=facts["built"] - len(removed) + table.num_rows, added=table.num_rows, removed=len(removed))
-    draft.write_json(FACTS, facts)
+    draft.write_json(INDEX_FACTS, facts)

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.common.csr import CSR, Rows
+from retrieval.common.arrays import Rows, Scores
+from retrieval.common.csr import CSR
 
-Scores = npt.NDArray[np.float32]
 PerUser = npt.NDArray[np.float64]
 # (start, stop) -> a fresh (stop - start, items) array of float32 or float64, which the caller may overwrite.
 ScoreBlock = Callable[[int, int], npt.NDArray[np.floating]]

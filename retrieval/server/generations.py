@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from retrieval.bundle.manifest import MANIFEST_NAME
+from retrieval.bundle.layout import MANIFEST
 from retrieval.bundle.reader import Bundle
 from retrieval.common.errors import BundleError
 from retrieval.server.snapshot import Serving
@@ -89,7 +89,7 @@ class Generations:
     def _identity(self) -> tuple[int, ...] | None:
         """What tells one manifest from the next."""
         try:
-            status = os.stat(self.folder / MANIFEST_NAME)  # noqa: PTH116  (a Path is not made every second)
+            status = os.stat(self.folder / MANIFEST)  # noqa: PTH116  (a Path is not made every second)
         except OSError:
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -7,12 +7,12 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
+from retrieval.bundle.layout import ADDED, ITEMS, USERS_LOOKUP
 from retrieval.bundle.reader import Bundle
-from retrieval.catalog.items import ADDED, ITEMS
 from retrieval.catalog.record_store import RecordStore
 from retrieval.features.schema import Side
 from retrieval.index.storage import read_facts
-from retrieval.retriever import USERS_LOOKUP, Query, Retriever
+from retrieval.retriever import Query, Retriever
 from retrieval.towers.tower import Tower, open_tower
 
 if TYPE_CHECKING:

@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval.bundle.layout import ITEMS, USERS
 from retrieval.bundle.reader import Bundle
-from retrieval.catalog.items import ITEMS
-from retrieval.catalog.users import USERS
+from retrieval.common.arrays import Vectors
 from retrieval.common.console import progress
 from retrieval.common.errors import DataError, QueryError
+from retrieval.common.files import atomic_write
 from retrieval.features.kinds import texts
 from retrieval.features.schema import Side
 from retrieval.features.tables import blocks
 from retrieval.towers.tower import Tower, open_tower
-
-Vectors = npt.NDArray[np.float32]
 
 OUTPUTS: Final = (".npy", ".parquet", ".jsonl")
 BLOCK_ROWS: Final = 16_384
@@ -43,13 +41,8 @@ def embed_file(folder: Path, *, side: Side, source: Path, output: Path) -> int:
         types.setdefault(id_name, pa.string())
     if output.parent.is_file() or not output.parent.exists():
         raise DataError(f"{output}: there is no folder {output.parent}")
-    staged = output.with_name(f".{output.name}.part")
-    try:
-        count = _write(staged, output.suffix, _embedded(tower, source, types, id_name), tower.dim)
-        staged.replace(output)
-    finally:
-        staged.unlink(missing_ok=True)
-    return count
+    with atomic_write(output) as staged:
+        return _write(staged, output.suffix, _embedded(tower, source, types, id_name), tower.dim)
 
 
 def _embedded(tower: Tower, source: Path, types: dict[str, Any], id_name: str | None) -> Iterator[tuple[Any, Vectors]]:

@@ -6,12 +6,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.bundle.layout import GOLDEN
 from retrieval.bundle.reader import Bundle
 from retrieval.common.errors import BundleError
 from retrieval.features.schema import OUTPUT_NAME, SIDES, Feature, Side
 from retrieval.towers.tower import Tower
 
-GOLDEN: Final = "golden.json"
 TOLERANCE: Final = 1e-4  # of another processor's arithmetic, and of towers in half precision
 
 

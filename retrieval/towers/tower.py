@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
+from retrieval.common.arrays import Vectors
 from retrieval.common.errors import BundleError, QueryError, nearest
 from retrieval.features.records import Batch, Record, batch_of, batch_of_table
 from retrieval.features.schema import OUTPUT_NAME, Feature, Side, TowerSchema
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retrieval.bundle.reader import Bundle
+    from retrieval.bundle.writer import Draft
 
-Vectors = npt.NDArray[np.float32]
 
 BLOCK: Final = 256  # rows a call: memory grows with rows times list length (5,000 x 50 in one call takes 2 GB)
 ONNX_TYPES: Final = {"float32": "tensor(float)", "string": "tensor(string)"}
@@ -125,8 +125,8 @@ class Tower:
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def open_tower(bundle: "Bundle", side: Side, *, threads: int = 0) -> Tower:
-    """A tower of a bundle, checked to be of its pair. threads and errors as of `Tower`."""
+def open_tower(bundle: "Bundle | Draft", side: Side, *, threads: int = 0) -> Tower:
+    """Load a tower of a bundle or a draft and check that it belongs to the pair; see `Tower`."""
     schema = bundle.schema
     own = schema.tower(side)
     return bundle.load(own.file, lambda path: Tower(path, own, dim=schema.dim, pair_id=schema.pair_id, threads=threads))

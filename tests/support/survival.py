@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.bundle.checksums import MEMORY_NAME
+from retrieval.bundle.layout import CHECKSUMS
 from retrieval.bundle.reader import Bundle
 from retrieval.bundle.writer import publishing
 from retrieval.common.errors import TwoTowerError
@@ -313,7 +313,7 @@ def survive_mutations(space: Path, *, count: int, seed: int = 0) -> int:
     for step in range(count):
         shutil.rmtree(folder)
         shutil.copytree(whole, folder)
-        (folder / MEMORY_NAME).unlink(missing_ok=True)
+        (folder / CHECKSUMS).unlink(missing_ok=True)
         original = {name: (folder / name).read_bytes() for name in names}
         allowed, done = mutate(folder, other, names, random)
         if all((folder / name).exists() and (folder / name).read_bytes() == original[name] for name in names):

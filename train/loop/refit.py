@@ -3,14 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from retrieval.bundle.layout import SUMMARY, TRAINING
-from retrieval.bundle.reader import SCHEMA_NAME
+from retrieval.bundle.layout import METRICS, SCHEMA, SUMMARY, TRAINING
 from retrieval.common.errors import TrainError
 from train.data.order_test import OrderTest
-
-METRICS_NAME: Final = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +47,8 @@ class Previous:
         if self.summary.get("refit"):  # refitted again
             return cast("dict[str, Any] | None", self.summary.get("refitted_from"))
         try:
-            found = json.loads((self.out / METRICS_NAME).read_text(encoding="utf-8"))
-            exported = json.loads((self.out / SCHEMA_NAME).read_text(encoding="utf-8"))
+            found = json.loads((self.out / METRICS).read_text(encoding="utf-8"))
+            exported = json.loads((self.out / SCHEMA).read_text(encoding="utf-8"))
             if found["pair_id"] != exported["pair_id"] or exported["fingerprint"] != self.summary["fingerprint"]:
                 return None
             return {"pair_id": found["pair_id"], "verdict": found["verdict"]["sentence"], "metrics": found["metrics"]}

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from retrieval.common.csr import CSR, Rows
+from retrieval.common.arrays import Rows, Scores
+from retrieval.common.csr import CSR
 from retrieval.metrics.ranking import ScoreBlock
 
-Scores = npt.NDArray[np.float32]
 Settings = Mapping[str, float]
 Choices = Mapping[str, tuple[float, ...]]
 

@@ -6,8 +6,9 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from retrieval.common.arrays import Scores
 from retrieval.common.csr import CSR
-from retrieval.evaluation.baselines.base import RECENCY, Choices, Scores, Settings, Training, incidence, recency_weights
+from retrieval.evaluation.baselines.base import RECENCY, Choices, Settings, Training, incidence, recency_weights
 
 LEARNING_RATE = 0.05
 RIDGE = 1e-2  # of the map of a history to a user's vector, as a share of the mean square that it maps

@@ -5,11 +5,11 @@ from typing import ClassVar
 import numpy as np
 from scipy import linalg
 
+from retrieval.common.arrays import Scores
 from retrieval.common.csr import CSR
 from retrieval.evaluation.baselines.base import (
     RECENCY,
     Choices,
-    Scores,
     Settings,
     Training,
     incidence,

@@ -6,8 +6,9 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from retrieval.common.arrays import Scores
 from retrieval.common.csr import CSR
-from retrieval.evaluation.baselines.base import RECENCY, Choices, Scores, Settings, Training, incidence, recency_weights
+from retrieval.evaluation.baselines.base import RECENCY, Choices, Settings, Training, incidence, recency_weights
 
 ITERATIONS = 10
 

@@ -4,8 +4,9 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from retrieval.common.arrays import Scores
 from retrieval.common.csr import CSR
-from retrieval.evaluation.baselines.base import Choices, Scores, Settings, Training
+from retrieval.evaluation.baselines.base import Choices, Settings, Training
 
 THOUSAND: Final = 1000.0
 

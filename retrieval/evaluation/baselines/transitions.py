@@ -5,17 +5,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from scipy import sparse
 
+from retrieval.common.arrays import Scores
 from retrieval.common.csr import CSR
-from retrieval.evaluation.baselines.base import (
-    Choices,
-    Scores,
-    Settings,
-    Training,
-    packed,
-    power,
-    product,
-    recency_weights,
-)
+from retrieval.evaluation.baselines.base import Choices, Settings, Training, packed, power, product, recency_weights
 
 WINDOW: Final = 10  # followers further away than this are not counted
 

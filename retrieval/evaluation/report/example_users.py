@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from retrieval.common.csr import Rows
+from retrieval.common.arrays import Rows
 from retrieval.evaluation.result import Evaluation
 
 SHOWN: Final = 8  # items of a history

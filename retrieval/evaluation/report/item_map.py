@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.common.csr import Rows
+from retrieval.common.arrays import Rows
 from retrieval.evaluation.content_knn import texts_of
 from retrieval.evaluation.held_out import HeldOut
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from retrieval.retriever import HISTORY
+from retrieval.catalog.users import HISTORY
 from retrieval.server.snapshot import Serving
 
 RANKED: Final = 2_000  # matches that are put in order; with more than these the first of the catalogue are taken
