@@ -69,14 +69,7 @@ def serve(
     # One thread a question; questions run beside each other. Read by the libraries when they are loaded.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    try:
-        from retrieval.server import run
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("starlette", "uvicorn", "prometheus_client", "anyio", "h11"):
-            raise
-        raise TwoTowerError(
-            f'serving needs {error.name}, which is not installed; get it with pip install "twotower[server]"'
-        ) from error
+    from retrieval.server import run
     from retrieval.server.limits import Limits
     from retrieval.server.settings import Settings
 

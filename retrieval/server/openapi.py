@@ -1,5 +1,6 @@
 """What `/openapi.json` says: each route in the words of OpenAPI 3.1."""
 
+from importlib.metadata import version
 from typing import Any, Final
 
 from retrieval.server.limits import Limits
@@ -36,8 +37,6 @@ STATUSES: Final = {
 
 def document(settings: Settings) -> dict[str, Any]:
     """An OpenAPI document of this server."""
-    from twotower import __version__
-
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(route.shown, {})[route.method.lower()] = _operation(route, settings)
@@ -49,7 +48,7 @@ def document(settings: Settings) -> dict[str, Any]:
         paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "as it is"}}}}
     whole: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "twotower", "version": __version__, "description": "Recommendations of a bundle."},
+        "info": {"title": "twotower", "version": version("twotower"), "description": "Recommendations of a bundle."},
         "paths": paths,
     }
     if settings.token is not None:

@@ -193,14 +193,6 @@ def test_one_line_for_what_cannot_be_served(
     assert words in line
 
 
-def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
-    hide = "import sys; sys.modules['uvicorn'] = None; import twotower; twotower.main(['serve', '.'])"
-    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert 'pip install "twotower[server]"' in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
 def test_only_the_server_needs_the_extra() -> None:
     modules = "retrieval.retriever, retrieval.cli.query, retrieval.cli.index, retrieval.cli.serve"
     assert not loaded_by(f"import twotower, {modules}") & {"starlette", "uvicorn", "prometheus_client", "anyio"}
