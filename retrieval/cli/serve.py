@@ -70,8 +70,7 @@ def serve(
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     from retrieval.server import run
-    from retrieval.server.limits import Limits
-    from retrieval.server.settings import Settings
+    from retrieval.server.settings import Limits, Settings
 
     if read_only and writable:
         raise click.UsageError("--read-only and --writable contradict each other")

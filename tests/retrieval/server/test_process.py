@@ -30,7 +30,7 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
         try:
             assert process.stderr is not None
             line = process.stderr.readline()
-            found = re.match(r"http://[\d.]+:(\d+) answers from .*: 40 items \(flat\)", line)
+            found = re.match(r"http://[\d.]+:(\d+) serves .*: 40 items \(flat\)", line)
             assert found, line + process.stderr.read()
             yield process, int(found[1])
         finally:
@@ -135,9 +135,8 @@ def test_open_to_others_it_says_so(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "bundle"), "--host", "0.0.0.0", "--writable") as (process, port):
         assert ask(port, "GET", "/healthz")[0] == 200
         assert process.stderr is not None
-        assert (
-            process.stderr.readline()
-            == "whoever reaches 0.0.0.0 may ask and change items: no token is set (--token-file)\n"
+        assert process.stderr.readline() == (
+            "no token is set (--token-file): everyone who can reach 0.0.0.0 can query the server and change items\n"
         )
 
 
@@ -152,7 +151,7 @@ def test_what_is_no_http_is_refused_in_json_too(tmp_path: Path, sent: bytes) -> 
             response.begin()
             assert response.status == 400
             assert response.getheader("content-type") == "application/json; charset=utf-8"
-            assert "not HTTP" in json.loads(response.read())["error"]
+            assert "malformed HTTP request" in json.loads(response.read())["error"]
         assert ask(port, "GET", "/healthz")[0] == 200
 
 
@@ -198,7 +197,7 @@ def test_only_the_server_needs_the_extra() -> None:
     assert not loaded_by(f"import twotower, {modules}") & {"starlette", "uvicorn", "prometheus_client", "anyio"}
 
 
-def test_several_ask_at_once(tmp_path: Path) -> None:
+def test_several_ask_batch(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "bundle"), "--threads", "3") as (_, port):
         found: list[tuple[int, Any]] = []
         body = {"users": [{"user": "u1"}], "where": "year > 1985", "diversity": 0.3}
