@@ -67,7 +67,6 @@ def __getattr__(name: str) -> Any:
 
     Raises:
         ModuleNotFoundError: if the extra that it needs is not installed; the message names the extra.
-
     """
     if name == "__version__":
         from importlib.metadata import version

@@ -27,7 +27,6 @@ class FittedBundle:
     Attributes:
         path: The artifact folder.
         evaluation: What `twotower evaluate --json` prints; empty if the split holds nothing out.
-
     """
 
     path: Path
@@ -73,7 +72,6 @@ def fit(
         ConfigError: for an unknown section or key, or a value of the wrong type.
         DataError: if a table cannot be used.
         TrainError: if the training cannot start.
-
     """
     out = Path(out)
     tables = {

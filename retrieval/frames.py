@@ -30,7 +30,6 @@ def to_arrow(frame: Any, *, name: str) -> "pa.Table":
 
     Raises:
         DataError: if `frame` is no table, or a column has values that Arrow cannot hold together.
-
     """
     import pyarrow as pa
 
@@ -93,7 +92,6 @@ def queries(retriever: "Retriever", users: "pa.Table") -> Iterator["Query"]:
 
     Raises:
         QueryError: if no column holds users, histories or features of the user tower.
-
     """
     from retrieval.retriever import Query
 

@@ -230,7 +230,6 @@ class Retriever:
         Raises:
             DataError: if `frame` is no table.
             QueryError: if no column describes users, or a value or filter is invalid.
-
         """
         from retrieval import frames
 

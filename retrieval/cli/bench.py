@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from retrieval.common.text_table import json_line, table
+from retrieval.common.text_table import json_line, text_table
 from retrieval.retriever import Query, Retriever
 
 ROUNDS: Final = 7
@@ -65,7 +65,7 @@ def _timed(work: Callable[[slice], object], count: int, size: int) -> dict[str, 
 
 def describe(rows: Sequence[dict[str, Any]]) -> str:
     names = list(rows[0])
-    return table(names, [[row[name] for name in names] for row in rows], width=100)
+    return text_table(names, [[row[name] for name in names] for row in rows])
 
 
 @click.command(epilog="Example: twotower bench artifacts/demo")
@@ -87,4 +87,4 @@ def bench(folder: Path, k: int, threads: int, as_json: bool) -> None:
         click.echo(json_line({**facts, "k": k, "threads": threads, "parts": rows}))
         return
     click.echo(f"{folder}: {facts['items']:,} items ({facts['kind']}), opened in {facts['open_ms']:g} ms")
-    click.echo(describe(rows), nl=False)
+    click.echo(describe(rows))

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any, Final
 
-from retrieval.common import text_table
+from retrieval.common.text_table import text_table
 from retrieval.retriever import Hit
 
 SCREEN: Final = 120  # columns where the terminal does not say
@@ -17,7 +17,7 @@ def table(hits: Sequence[Hit], *, user: str | None = None) -> str:
     """
     lead = [] if user is None else [("user", user)]
     header, rows = _rows(hits, lead, rounded=False)
-    return text_table.table(header, rows, width=shutil.get_terminal_size((SCREEN, 24)).columns)
+    return text_table(header, rows, width=shutil.get_terminal_size((SCREEN, 24)).columns)
 
 
 def csv_rows(hits: Sequence[Hit], *, user: str | None = None) -> tuple[list[str], list[list[Any]]]:

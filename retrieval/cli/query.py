@@ -198,7 +198,7 @@ class _Printer:
         if self._form == "table":
             if self._asked > 1:
                 click.echo()
-            click.echo(table(hits, user=user), nl=False)
+            click.echo(table(hits, user=user))
             return
         header, rows = csv_rows(hits, user=user)
         if not hits:

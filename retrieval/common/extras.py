@@ -59,7 +59,6 @@ def install_hint(error: ModuleNotFoundError, *, needed_by: str) -> str | None:
     Args:
         error: The failed import.
         needed_by: What was called, for example "twotower train".
-
     """
     module = (error.name or "").split(".")[0]
     for name, extra in EXTRAS.items():

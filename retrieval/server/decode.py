@@ -34,7 +34,6 @@ def decode_body(raw: bytes, kind: type[T], limits: Limits) -> T:
 
     Raises:
         RequestError: 400 for what is not JSON, an unknown or missing field or a wrong type; 413 for too long a list.
-
     """
     content = raw.removeprefix(b"\xef\xbb\xbf")
     if not content.strip():

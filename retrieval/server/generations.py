@@ -27,7 +27,6 @@ class Generations:
     Attributes:
         trouble: Why the published generation cannot be served, if it cannot.
         opened: Number of generations opened since the start.
-
     """
 
     def __init__(self, folder: Path) -> None:

@@ -28,7 +28,6 @@ class MicroBatcher(Generic[Request, Response]):
             answer: Answers requests in their order; it never raises.
             executor: Runs `answer`.
             threads: Threads of the executor.
-
         """
         self._answer = answer
         self._executor = executor

@@ -78,7 +78,6 @@ def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: boo
         BundleError: if the bundle cannot be served.
         TwoTowerError: if the address is not available.
         KeyboardInterrupt: after SIGINT.
-
     """
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     generations = Generations(folder)

@@ -18,7 +18,6 @@ class Limits:
         body_bytes: Size of a body.
         body_s: Seconds that a body may take to arrive.
         waiting: Requests in flight; further ones are refused with 503.
-
     """
 
     k: int = 1000
@@ -50,7 +49,6 @@ class Settings:
         origins: Origins that CORS allows; "*" for all.
         hosts: Host names that requests may use; empty for any.
         threads: Requests answered in parallel.
-
     """
 
     writable: bool = False

@@ -143,7 +143,6 @@ def unit_vectors(rows: Sequence[Sequence[float]], *, dim: int) -> Vectors:
 
     Raises:
         RequestError: if a row has another length, or is all zeros.
-
     """
     for position, row in enumerate(rows):
         if len(row) != dim:

@@ -53,7 +53,6 @@ class Route:
         errors: Statuses besides 400 and 503.
         writes: Whether the handler changes the bundle.
         example: An example body for the documentation.
-
     """
 
     method: str

@@ -76,7 +76,6 @@ def find_items(snapshot: Snapshot, text: str, *, where: str | None, limit: int) 
 
     Raises:
         QueryError: for an invalid filter.
-
     """
     catalog = snapshot.retriever.catalog
     mask = np.ones(catalog.height, dtype=np.bool_)

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval import Retriever
-from retrieval.common.text_table import display_width, table
 from tests.support.tiny import items_of, write_tiny
 from tests.test_cli import run
 
@@ -108,22 +107,6 @@ def test_a_table_is_aligned(shared: Path, capsys: Captured) -> None:
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["#", "score", "id", "title", "year", "tags", "released", "play", "count"]
     assert len({line.index("Film") for line in shown[1:]}) == 1
-    assert table(["a", "b"], [["日本", 1], ["é", 22], ["e\u0301x", None]], width=80) == (
-        "a      b\n日本   1\né     22\ne\u0301x\n"
-    )
-    assert display_width("日本e\u0301") == 5
-    clipped = table(["t"], [["long " * 30], ["a\nb\x1b[0m"]], width=80)
-    assert clipped.splitlines()[1].endswith("…")
-    assert clipped.splitlines()[2] == "a·b·[0m"
-    narrow = table(["a", "b", "c", "d"], [["x" * 10] * 4], width=36)
-    assert narrow.splitlines()[0].split() == ["a", "b", "c"]
-    row = ["a-long-id-" * 4, 4.37, "a long title " * 3, "Action|Comedy|" * 3, 1]
-    squeezed = table(["id", "rating", "title", "genres", "Action"], [row], width=98).splitlines()
-    assert squeezed[0].split() == ["id", "rating", "title", "genres"]
-    assert squeezed[1].split()[0] == row[0]
-    assert squeezed[1].count("…") == 2
-    assert all(len(line) <= 98 for line in squeezed)
-    assert table(["title", "n"], [["a long title " * 3, 1]], width=98).splitlines()[1].count("title") == 3
 
 
 @pytest.mark.parametrize(
