@@ -1,4 +1,4 @@
-"""Users without a history: the same questions with the past withheld."""
+"""Cold-start users: the same questions with the past withheld."""
 
 from pathlib import Path
 
@@ -60,4 +60,4 @@ def test_it_is_told(folder: Path) -> None:
     line = features_line(result["features_only"])
     assert line.startswith("Users of whom only features are known (age), ndcg@10: two towers 0.")
     assert "popularity 0." in line
-    assert "Users without a history" in html(judged, result)
+    assert "Cold-start users" in html(judged, result)
