@@ -87,11 +87,13 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def add_verbosity_options(command: click.Command) -> None:
-    """Accept -q and -v after the command too. Modifies `command` and its subcommands, once."""
+def prepare_command(command: click.Command) -> None:
+    """Accept -q and -v after the command too, and keep its example on one line. Modifies `command`."""
+    if command.epilog and not command.epilog.startswith("\b"):
+        command.epilog = f"\b\n{command.epilog}"  # click does not wrap it
     if isinstance(command, click.Group):
         for child in command.commands.values():
-            add_verbosity_options(child)
+            prepare_command(child)
     elif not any(parameter.name == "quiet" for parameter in command.params):
         command.params += [
             click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_verbosity, help=QUIET),
@@ -121,7 +123,7 @@ class LazyGroup(click.Group):
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
-        add_verbosity_options(command)
+        prepare_command(command)
         return command
 
     def resolve_command(

@@ -16,6 +16,7 @@ OWN: Final = "#3b82f6"
 BASELINE: Final = "#f59e0b"
 GREYS: Final = ("#8b98a9", "#a78b9b", "#7fa08c", "#a39a7c", "#8f8fb3", "#b08f8f")
 DASHES: Final = ([1, 0], [1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [12, 4], [4, 2], [2, 2])  # distinguish the greys
+RANGES: Final = ("#312e81", "#3b5bdb", "#228be6", "#22b8cf", "#94d82d")  # from low to high
 GROUPS: Final = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#06b6d4", "#ec4899")
 FADED: Final = "#9aa4b255"
 
@@ -221,16 +222,20 @@ def items(evaluation: Evaluation, drawn: ItemMap) -> Spec:
         }
         for row, place, group in zip(drawn.rows.tolist(), drawn.places, drawn.groups, strict=True)
     ]
-    names = sorted({group for group in drawn.groups if group != OTHER}, key=_by_number)
-    colours = dict(zip(names, GROUPS, strict=False)) | ({OTHER: FADED} if OTHER in drawn.groups else {})
+    lows = {group: _low(group) for group in drawn.groups if group != OTHER}
+    is_ordered = None not in lows.values()
+    names = sorted(lows, key=lambda name: (lows[name] or 0.0, name))
+    colours = dict(zip(names, RANGES if is_ordered and len(names) <= len(RANGES) else GROUPS, strict=False)) | (
+        {OTHER: FADED} if OTHER in drawn.groups else {}
+    )
     hidden = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
     coloured = drawn.attribute is not None
     chart = (
         alt.Chart(_values(rows), height=460)
         .mark_circle(opacity=0.75)
         .encode(
-            x=alt.X("x:Q", axis=hidden, scale=alt.Scale(zero=False)),
-            y=alt.Y("y:Q", axis=hidden, scale=alt.Scale(zero=False)),
+            x=alt.X("x:Q", axis=hidden, scale=alt.Scale(zero=False, padding=20)),
+            y=alt.Y("y:Q", axis=hidden, scale=alt.Scale(zero=False, padding=20)),
             size=alt.Size("users:Q", scale=alt.Scale(type="sqrt", range=[8, 260]), legend=None),
             color=alt.Color(
                 "group:N",
@@ -247,8 +252,9 @@ def items(evaluation: Evaluation, drawn: ItemMap) -> Spec:
     return _spec(chart)
 
 
-def _by_number(name: str) -> tuple[float, str]:
+def _low(label: str) -> float | None:
+    """The lower bound of a range such as "1980 to 1989"; None for another label."""
     try:
-        return float(name.split(" to ")[0]), name
+        return float(label.split(" to ")[0])
     except ValueError:
-        return 0.0, name
+        return None

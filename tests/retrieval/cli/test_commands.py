@@ -71,7 +71,7 @@ def test_many_users_come_in_their_order(shared: Path, tmp_path: Path, capsys: Ca
     assert len(lines(capsys)) == 300
     packed.write_bytes(packed.read_bytes()[:-20])
     assert run(["query", str(shared), "--input", str(packed), "-k", "2"]) == 1
-    assert "users.jsonl.gz: is damaged" in capsys.readouterr().err
+    assert "users.jsonl.gz: damaged gzip file" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -112,22 +112,22 @@ def test_a_table_is_aligned(shared: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["query", "DIR"], 2, "say who asks"),
-        (["query", "DIR", "--input", "-", "--user", "u1"], 2, "brings its own users"),
+        (["query", "DIR"], 2, "name the user with"),
+        (["query", "DIR", "--input", "-", "--user", "u1"], 2, "cannot be combined"),
         (["query", "DIR", "--features", "{"], 2, "not JSON"),
-        (["query", "DIR", "--features", "[1]"], 2, "not an object"),
+        (["query", "DIR", "--features", "[1]"], 2, "not a JSON object"),
         (["query", "DIR", "--history", "i1", "-k", "0"], 2, "0"),
         (["query", "DIR", "--history", "i1", "--diversity", "2"], 2, "2"),
         (["query", "DIR", "--features", '{"aeg": 3}'], 1, 'did you mean "age"'),
         (["query", "DIR", "--history", "i1", "--where", "yaer > 3"], 1, 'did you mean "year"'),
         (["query", "DIR", "--history", "i1", "--where", "year >"], 1, "position 7"),
-        (["query", "DIR", "--input", "nowhere.jsonl"], 1, "nowhere.jsonl: there is no such file"),
+        (["query", "DIR", "--input", "nowhere.jsonl"], 1, "nowhere.jsonl: no such file"),
         (["query", "nowhere", "--history", "i1"], 1, "nowhere: no such folder"),
         (["similar", "DIR", "i999"], 1, 'no item "i999"'),
         (["embed", "DIR", "--tower", "item", "--input", "nowhere.csv", "-o", "x.npy"], 1, "nowhere.csv"),
         (["embed", "DIR", "--tower", "item", "--input", "nowhere.csv", "-o", "x.txt"], 1, "x.txt: not a kind"),
         (["index", "add", "DIR", "--items", "nowhere.csv"], 1, "nowhere.csv"),
-        (["index", "remove", "DIR", "--ids", "nowhere"], 1, "nowhere: there is no such file"),
+        (["index", "remove", "DIR", "--ids", "nowhere"], 1, "nowhere: no such file"),
         (["index", "build", "nowhere"], 1, "nowhere: no such folder"),
         (["index", "build", "DIR", "--kind", "nonsense"], 1, "factory string"),
         (["index", "build", "DIR", "--recall", "1.5"], 2, "1.5"),
@@ -167,7 +167,7 @@ def test_a_wrong_line_is_named(shared: Path, tmp_path: Path, line: str, message:
     assert message in capsys.readouterr().err
     source.write_bytes(b'{"user": "\xff"}')
     assert run(["query", str(shared), "--input", str(source)]) == 1
-    assert "is not UTF-8" in capsys.readouterr().err
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_items_live_through_the_commands(folder: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -111,7 +111,7 @@ def test_a_browser_draws_the_answer(drawn: Any) -> None:
     page = drawn(f"/#{state}")
     assert page.count('class="hit"') == 7
     assert "40 items, flat index, model abc123abc123, generation 2" in page
-    assert "For someone who chose Film 1 – é, Film 5 – é" in page
+    assert "Recommendations after Film 1 – é, Film 5 – é" in page
     assert "&lt;img src=x" in page
     assert "<img" not in page
     assert "<title>twotower</title>" in page
@@ -119,9 +119,9 @@ def test_a_browser_draws_the_answer(drawn: Any) -> None:
 
 def test_a_browser_draws_a_user_an_item_and_a_mistake(drawn: Any) -> None:
     page = drawn("/#" + quote('{"mode":"user","user":"u1"}'))
-    assert "For user u1" in page
-    assert "Chose 4 items" in page
-    assert "Like Film 4" in drawn("/#" + quote('{"mode":"item","item":"i4"}'))
+    assert "Recommendations for user u1" in page
+    assert "History: 4 items" in page
+    assert "Similar to Film 4" in drawn("/#" + quote('{"mode":"item","item":"i4"}'))
     page = drawn("/#" + quote('{"where":"yaer > 3"}'))
     assert 'there is no column "yaer"; did you mean "year"?' in page
 
