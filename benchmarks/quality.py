@@ -445,7 +445,7 @@ def _features_only(found: Found) -> list[str]:
         "To be found: the same, by users whose histories are withheld. Another user's features are what theirs have to",
         "beat, popularity is what needs no model.",
         "",
-        "| | by | runs | two towers | another user's features | popularity |",
+        "| | by | runs | two towers | shuffled user features | popularity |",
         "| --- " * 6 + "|",
     ]
     for protocol in METRICS:

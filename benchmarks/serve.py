@@ -1,11 +1,10 @@
-"""What HTTP costs: questions over a real socket beside the same questions asked of the Retriever, in one run.
+"""The cost of HTTP: requests over a socket and the same queries through the Retriever, in one run.
 
     python benchmarks/serve.py DIR [--seconds 2] [--write]
 
-DIR is a bundle with users; Linux, for the processor time of the server is read from /proc. The server is a process of
-its own, the clients another: on few processors they take from each other what they would not in production, so the
-processor time is what to compare. Rounds are interleaved; times are medians over rounds, latencies are of the round
-with the lowest median.
+DIR is a bundle with users. Needs Linux: the CPU time of the server is read from /proc. The server and the clients are
+separate processes that share the processors, so compare the CPU times. Rounds are interleaved; CPU times are medians
+over rounds, latencies come from the round with the lowest median.
 """
 
 import argparse
@@ -32,11 +31,11 @@ ROUNDS: Final = 5
 USERS: Final = 400
 HISTORY: Final = 50
 K: Final = 10
-TOGETHER: Final = 64
+BATCH: Final = 64
 
 
 class Timed(NamedTuple):
-    """Seconds of each call, of all of them, and of the processor that answered."""
+    """Seconds of each call and of all calls, and CPU seconds of the answering process."""
 
     calls: list[float]
     whole: float
@@ -44,13 +43,13 @@ class Timed(NamedTuple):
 
 
 def cpu_of(process: int) -> float:
-    """Seconds of processor time that a process has had."""
+    """CPU seconds of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def questions(folder: Path) -> list[dict[str, Any]]:
-    """Users of the data as strangers: their features and their newest items."""
+def sample_users(folder: Path) -> list[dict[str, Any]]:
+    """Users of the data as new users: their features and their newest items."""
     from retrieval import Retriever
     from retrieval.catalog.record_store import RecordStore
 
@@ -76,14 +75,14 @@ def for_a_while(work: Callable[[int], object], seconds: float) -> tuple[list[flo
     return taken, time.perf_counter() - began
 
 
-def bare(folder: Path, users: list[dict[str, Any]], *, together: int, seconds: float) -> Timed:
+def through_retriever(folder: Path, users: list[dict[str, Any]], *, batch: int, seconds: float) -> Timed:
     """The Retriever in this process, its hits turned to JSON as the server's are."""
     from retrieval import Retriever
 
     with Retriever.open(folder) as retriever:
 
         def work(turn: int) -> str:
-            part = part_of(users, turn, together)
+            part = part_of(users, turn, batch)
             answers = [[hit.to_json() for hit in hits] for hits in retriever.query(part, k=K)]
             return json.dumps(answers, ensure_ascii=False, separators=(",", ":"))
 
@@ -94,19 +93,20 @@ def bare(folder: Path, users: list[dict[str, Any]], *, together: int, seconds: f
         return Timed(calls, whole, time.process_time() - before)
 
 
-def part_of(users: list[dict[str, Any]], turn: int, together: int) -> list[dict[str, Any]]:
-    start = turn * together % len(users)
-    return (users[start:] + users[:start])[:together]
+def part_of(users: list[dict[str, Any]], turn: int, batch: int) -> list[dict[str, Any]]:
+    start = turn * batch % len(users)
+    return (users[start:] + users[:start])[:batch]
 
 
-def asked(
-    server: tuple[int, int], users: list[dict[str, Any]], *, together: int, clients: int, seconds: float
+def through_http(
+    server: tuple[int, int], users: list[dict[str, Any]], *, batch: int, clients: int, seconds: float
 ) -> Timed:
-    """Clients that keep one connection each and ask as soon as they are answered. server: its process and port."""
+    """Clients that send the next request when the last one is answered, over one connection each.
+
+    server: its process id and port.
+    """
     process, port = server
-    bodies = [
-        json.dumps({"users": part_of(users, turn, together), "k": K}) for turn in range(max(1, len(users) // together))
-    ]
+    bodies = [json.dumps({"users": part_of(users, turn, batch), "k": K}) for turn in range(max(1, len(users) // batch))]
     results: list[tuple[list[float], float]] = []
     all_warm = threading.Barrier(clients + 1)
 
@@ -138,7 +138,7 @@ def asked(
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[int, int]]:
-    """A server: its process and port."""
+    """A server: its process id and port."""
     command = [sys.executable, "-m", "twotower", "serve", str(folder), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -151,45 +151,45 @@ def serving(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def in_a_process(work: Callable[..., Timed], *args: Any, **options: Any) -> Timed:
-    """Clients and retriever each in a process of their own, so that no lock of the interpreter is shared."""
+    """Run `work` in a process of its own, so that no interpreter lock is shared."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, args, options)
 
 
 def measure(folder: Path, seconds: float) -> list[list[str]]:
-    users = questions(folder)
+    users = sample_users(folder)
     with serving(folder) as server:
         cases: dict[tuple[str, int], Callable[[], Timed]] = {}
-        for together in (1, TOGETHER):
-            cases["Retriever.query", together] = partial(
-                in_a_process, bare, folder, users, together=together, seconds=seconds
+        for batch in (1, BATCH):
+            cases["Retriever.query", batch] = partial(
+                in_a_process, through_retriever, folder, users, batch=batch, seconds=seconds
             )
             for clients in (1, 8, 32):
-                cases[f"HTTP, {clients} client{'s' * (clients > 1)}", together] = partial(
-                    in_a_process, asked, server, users, together=together, clients=clients, seconds=seconds
+                cases[f"HTTP, {clients} client{'s' * (clients > 1)}", batch] = partial(
+                    in_a_process, through_http, server, users, batch=batch, clients=clients, seconds=seconds
                 )
         rounds = [{case: work() for case, work in cases.items()} for _ in range(ROUNDS)]
     return [_row(case, [found[case] for found in rounds]) for case in cases]
 
 
 def _row(case: tuple[str, int], rounds: list[Timed]) -> list[str]:
-    name, together = case
-    cpu = statistics.median(found.cpu / (len(found.calls) * together) for found in rounds)
+    name, batch = case
+    cpu = statistics.median(found.cpu / (len(found.calls) * batch) for found in rounds)
     best = min(rounds, key=lambda found: statistics.median(found.calls))
     p50, p99 = statistics.median(best.calls), statistics.quantiles(best.calls, n=100)[98]
-    rate = len(best.calls) * together / best.whole
-    return [name, str(together), f"{cpu * 1e3:.2f}", f"{p50 * 1e3:.2f}", f"{p99 * 1e3:.2f}", f"{rate:,.0f}"]
+    rate = len(best.calls) * batch / best.whole
+    return [name, str(batch), f"{cpu * 1e3:.2f}", f"{p50 * 1e3:.2f}", f"{p99 * 1e3:.2f}", f"{rate:,.0f}"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", nargs="?", default=Path("artifacts/demo"))
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one case in one round")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/http.md")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one case in one round")
+    parser.add_argument("--write", action="store_true", help="write the table to docs/http.md")
     args = parser.parse_args()
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    header = ["asked", "users a request", "CPU ms a user", "p50 ms", "p99 ms", "users/s"]
+    header = ["case", "users per request", "CPU ms per user", "p50 ms", "p99 ms", "users/s"]
     lines = [header, ["---"] * 2 + ["---:"] * 4, *measure(args.folder, args.seconds)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     print(table)

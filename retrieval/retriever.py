@@ -213,6 +213,28 @@ class Retriever:
         found = self.search(vectors, k=k, where=where, exclude=[entry.exclude for entry in parsed], diversity=diversity)
         return [Answer(entry.user, hits, entry.notes) for entry, hits in zip(parsed, found, strict=True)]
 
+    def recommend(self, frame: Any, *, k: int = 10, **options: Any) -> Any:
+        """The k best items for each row of a table of users.
+
+        Args:
+            frame: A pandas or polars DataFrame or an Arrow table, a row for each user. Columns: `user` (or the name
+                of the id column in the data), `history` (a list of item ids, oldest first, or text joined by "|"),
+                and features of the user tower; at least one of them. A null or absent feature is missing.
+            k: Number of items for each user.
+            **options: `where`, `exclude`, `include_seen` and `diversity`, as for `query`.
+
+        Returns:
+            A table of the same library, a row for each hit, in the order of `frame` and best first: the user column
+            (or `row`, the position in `frame`), `rank` from 1, `id`, `score` and the columns of the item.
+
+        Raises:
+            DataError: if `frame` is no table.
+            QueryError: if no column describes users, or a value or filter is invalid.
+        """
+        from retrieval import frames
+
+        return frames.recommend(self, frame, k=k, **options)
+
     def search(
         self,
         vectors: Vectors,

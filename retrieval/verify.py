@@ -9,7 +9,7 @@ import numpy as np
 from retrieval.bundle.layout import GOLDEN, INDEX, INDEX_FACTS, ITEMS, ITEMS_LOOKUP
 from retrieval.bundle.reader import Bundle
 from retrieval.common.errors import BundleError
-from retrieval.common.text_table import table
+from retrieval.common.text_table import text_table
 from retrieval.features.schema import SIDES
 from retrieval.index.storage import open_both
 from retrieval.index.updates import state
@@ -40,7 +40,7 @@ def describe(bundle: Bundle, facts: dict[str, Any]) -> str:
     text = "".join(f"{name:<12}{value}\n" for name, value in lines)
     if facts["curve"]:
         names = list(facts["curve"][0])
-        text += "\n" + table(names, [[point.get(name) for name in names] for point in facts["curve"]], width=100)
+        text += "\n" + text_table(names, [[point.get(name) for name in names] for point in facts["curve"]]) + "\n"
     return text
 
 

@@ -64,8 +64,8 @@ def test_quiet_stands_before_the_command_or_after_it(args: list[str], monkeypatc
 def test_the_help_of_evaluate_states_its_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"{BUDGET_S:.0f} by default" in shown
-    assert f"{USERS:,} by default" in shown
+    assert f"Default: {BUDGET_S:.0f}." in shown
+    assert f"Default: {USERS:,}." in shown
 
 
 def test_the_readme_mentions_every_command(commands: list[tuple[tuple[str, ...], click.Command]]) -> None:

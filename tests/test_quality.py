@@ -75,7 +75,7 @@ def baselines(quality: ModuleType, ndcg: float) -> Any:
     return quality.Result(told, {f"ease {name}": np.full(40, ndcg) for name in METRICS})
 
 
-STRANGERS = {"two towers": 0.04, "another user's features": 0.03, "popularity": 0.02}
+STRANGERS = {"two towers": 0.04, "shuffled user features": 0.03, "popularity": 0.02}
 METRICS = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (5, 10, 20, 100)]
 
 

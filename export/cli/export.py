@@ -40,6 +40,7 @@ def export(
             refresh.refresh_history(draft)
         return
     from export.export_towers import export_towers
+    from export.retrieve_graph import SINGLE_FILE
     from retrieval.bundle.layout import TRAINING
     from retrieval.evaluation.held_out import HeldOut
     from retrieval.evaluation.report.model_card import refitted
@@ -54,4 +55,5 @@ def export(
             held = HeldOut.read(folder / TRAINING)
             card = refitted(held, trained.facts, name=folder.resolve().name, pair_id=schema.pair_id)
             draft.write_bytes("MODEL_CARD.md", card.encode())
-    note(f"{folder}: model {schema.pair_id}, {schema.dim} dimensions, {schema.precision}")
+    names = [schema.user.file, schema.item.file, *([SINGLE_FILE] if single_file else [])]
+    note(f"{folder}: wrote {', '.join(names)}; model {schema.pair_id}, {schema.dim} dimensions, {schema.precision}")

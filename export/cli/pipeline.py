@@ -111,15 +111,16 @@ def run(config: Path, out: Path | None, baselines: str | None, **chosen: Any) ->
     measured = run_config(config, folder, baselines=names, **chosen)
     if measured:
         show(measured, path=folder)
+    note(f"Next: twotower query {shlex.quote(str(folder))} --help, or twotower serve {shlex.quote(str(folder))}")
     click.echo(folder)
 
 
 DEMO_DATASET: Final = "ml-100k"
 DEMO_QUERIES: Final = (
-    ("Someone of the data:", ["--user", "1"]),
-    ("Someone new who liked Star Wars, The Empire Strikes Back and Return of the Jedi:", ["--history", "50,172,181"]),
+    ("A user of the data:", ["--user", "1"]),
+    ("A new user who liked Star Wars, The Empire Strikes Back and Return of the Jedi:", ["--history", "50,172,181"]),
     (
-        "Someone new of whom only age and occupation are known:",
+        "A new user of whom only age and occupation are known:",
         ["--features", '{"age": 30, "occupation": "scientist"}'],
     ),
 )

@@ -1,4 +1,4 @@
-"""`bench`: how fast a bundle answers on this machine."""
+"""`bench`: latency and throughput of a bundle on this machine."""
 
 import statistics
 import time
@@ -9,17 +9,17 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from retrieval.common.text_table import json_line, table
+from retrieval.common.text_table import json_line, text_table
 from retrieval.retriever import Query, Retriever
 
-ROUNDS: Final = 7
+ROUNDS: Final = 7  # passes over all queries
 QUERIES: Final = 200
-BATCH: Final = 64
+BATCH: Final = 64  # queries in a batch
 SEED: Final = 0
 
 
 def sample_queries(retriever: Retriever, *, count: int, length: int = 20) -> list[Query]:
-    """Users with a random history each: they need nothing but the catalogue."""
+    """Queries with random histories, drawn from the catalogue."""
     random = np.random.default_rng(SEED)
     catalog = retriever.catalog
     rows = np.setdiff1d(np.arange(catalog.height), catalog.removed)
@@ -30,7 +30,11 @@ def sample_queries(retriever: Retriever, *, count: int, length: int = 20) -> lis
 
 
 def measure(retriever: Retriever, *, k: int) -> list[dict[str, Any]]:
-    """Milliseconds and throughput of the tower, the search and the whole query, one by one and in batches."""
+    """Time the user tower, the search and the whole query, one at a time and in batches.
+
+    Returns:
+        A row for each part and batch size: p50 and p99 in ms for a call, and queries per second.
+    """
     queries = sample_queries(retriever, count=QUERIES)
     history = retriever.user_tower.schema.history
     records = [{} if history is None else {history.name: list(query.history or ())} for query in queries]
@@ -48,7 +52,7 @@ def measure(retriever: Retriever, *, k: int) -> list[dict[str, Any]]:
 
 
 def _timed(work: Callable[[slice], object], count: int, size: int) -> dict[str, float]:
-    """Quantiles over calls, and the median throughput over rounds."""
+    """Quantiles over calls, and the median throughput of the rounds."""
     calls: list[float] = []
     rates: list[float] = []
     for _ in range(ROUNDS):
@@ -65,21 +69,21 @@ def _timed(work: Callable[[slice], object], count: int, size: int) -> dict[str, 
 
 def describe(rows: Sequence[dict[str, Any]]) -> str:
     names = list(rows[0])
-    return table(names, [[row[name] for name in names] for row in rows], width=100)
+    return text_table(names, [[row[name] for name in names] for row in rows])
 
 
 @click.command(epilog="Example: twotower bench artifacts/demo")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items.")
+@click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="Number of items.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the user tower.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def bench(folder: Path, k: int, threads: int, as_json: bool) -> None:
-    """Measure latency and throughput of tower, search and whole query on this machine."""
+    """Measure latency and throughput of the user tower, the search and the whole query on this machine."""
     started = time.perf_counter()
     with Retriever.open(folder, threads=threads) as retriever:
         opened = time.perf_counter() - started
         if retriever.index.count == 0:
-            raise click.UsageError(f"{folder}: every item is removed; there is nothing to measure")
+            raise click.UsageError(f"{folder}: the index is empty, since every item was removed")
         k = min(k, retriever.index.count)
         rows = measure(retriever, k=k)
         facts = {"items": retriever.index.count, "kind": retriever.index.spec.name, "open_ms": round(opened * 1e3, 2)}
@@ -87,4 +91,4 @@ def bench(folder: Path, k: int, threads: int, as_json: bool) -> None:
         click.echo(json_line({**facts, "k": k, "threads": threads, "parts": rows}))
         return
     click.echo(f"{folder}: {facts['items']:,} items ({facts['kind']}), opened in {facts['open_ms']:g} ms")
-    click.echo(describe(rows), nl=False)
+    click.echo(describe(rows))

@@ -1,4 +1,4 @@
-"""`twotower evaluate`: how good a bundle is, beside baselines."""
+"""`evaluate`: metrics of a bundle on held-out users, compared with baselines."""
 
 import json
 from pathlib import Path
@@ -11,18 +11,21 @@ import click
 @click.option(
     "--baselines",
     metavar="NAMES",
-    help="Which, comma-separated: popularity, recent-popularity, itemknn, transitions, ease, ials, bpr; "
-    '"all" (but bpr), "none". By default those that take seconds.',
+    help="Baselines, comma-separated: popularity, recent-popularity, itemknn, transitions, ease, ials, bpr; "
+    '"all" (without bpr), "none". Default: those that take seconds.',
 )
-@click.option("-k", "ks", metavar="K,K", default="5,10,20", show_default=True, help="Lengths of list to measure at.")
+@click.option("-k", "ks", metavar="K,K", default="5,10,20", show_default=True, help="List lengths of the metrics.")
 @click.option(
-    "--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="For tuning each baseline; 20 by default."
+    "--budget", metavar="SECONDS", type=click.FloatRange(min=0), help="Time to tune each baseline. Default: 20."
 )
 @click.option(
-    "--users", metavar="N", type=click.IntRange(min=0), help="The most users to judge; 0 for all, 50,000 by default."
+    "--users",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Largest number of users, sampled at random; 0 for all. Default: 50,000.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything measured as JSON.")
-@click.option("--no-report", is_flag=True, help="Write metrics.json and MODEL_CARD.md only.")
+@click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
+@click.option("--no-report", is_flag=True, help="Do not write report.html.")
 def evaluate(
     path: Path,
     baselines: str | None,
@@ -32,15 +35,15 @@ def evaluate(
     as_json: bool,
     no_report: bool,
 ) -> None:
-    """Judge a bundle on the interactions its training held out, beside tuned baselines.
+    """Evaluate a bundle on the held-out interactions and compare it with tuned baselines.
 
-    Users go through user_tower.onnx and the index as a query does; the whole catalogue is ranked, less what a user is
-    known to have. Writes report.html, MODEL_CARD.md and metrics.json into DIR.
+    Users go through user_tower.onnx and the index, as in a query. All items are ranked, excluding the user's history.
+    Writes report.html, MODEL_CARD.md and metrics.json to DIR.
     """
-    # Imported here, so that `--help` is quick.
+    # Imported here, so that --help is fast.
     from retrieval.evaluation.baseline_runs import BUDGET_S
     from retrieval.evaluation.evaluate import USERS
-    from retrieval.evaluation.evaluate import evaluate as judge
+    from retrieval.evaluation.evaluate import evaluate as run_evaluation
     from retrieval.evaluation.table import show
 
     try:
@@ -50,7 +53,7 @@ def evaluate(
     if min(lengths) < 1:
         raise click.BadParameter(f"{min(lengths)} is below 1", param_hint="-k")
     names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
-    result = judge(
+    result = run_evaluation(
         path,
         baselines=names,
         k=lengths,

@@ -1,27 +1,24 @@
-"""Answers as rows: what `query`, `similar` and `demo` show of hits."""
+"""Hits as tables and CSV rows, for `query` and `similar`."""
 
 import shutil
 from collections.abc import Sequence
 from typing import Any, Final
 
-from retrieval.common import text_table
+from retrieval.common.text_table import text_table
 from retrieval.retriever import Hit
 
-SCREEN: Final = 120  # columns where the terminal does not say
+DEFAULT_WIDTH: Final = 120  # where the terminal has no known width
 
 
 def table(hits: Sequence[Hit], *, user: str | None = None) -> str:
-    """Hits as an aligned table, as wide as the terminal.
-
-    user: shown in a first column, where answers to several users follow each other.
-    """
+    """Hits as an aligned table, as wide as the terminal; `user` is shown in a first column."""
     lead = [] if user is None else [("user", user)]
     header, rows = _rows(hits, lead, rounded=False)
-    return text_table.table(header, rows, width=shutil.get_terminal_size((SCREEN, 24)).columns)
+    return text_table(header, rows, width=shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns)
 
 
 def csv_rows(hits: Sequence[Hit], *, user: str | None = None) -> tuple[list[str], list[list[Any]]]:
-    """A header and a row for each hit, numbers as in JSON."""
+    """A header and a row for each hit, with numbers as in JSON."""
     return _rows(hits, [] if user is None else [("user", user)], rounded=True)
 
 

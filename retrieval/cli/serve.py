@@ -1,4 +1,4 @@
-"""`serve`: parse, open, listen."""
+"""`serve`: the HTTP server."""
 
 import os
 from pathlib import Path
@@ -15,38 +15,46 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 @click.command(epilog="Example: twotower serve artifacts/demo --port 8000")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--read-only", is_flag=True, help="Refuse PUT and DELETE, which change the items of the bundle.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all interfaces."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 for a free one.")
+@click.option("--read-only", is_flag=True, help="Disable PUT and DELETE of items.")
 @click.option(
     "--writable",
     is_flag=True,
-    help="Take PUT and DELETE from others without a token; by default only from this machine.",
+    help="Allow PUT and DELETE from other machines without a token.",
 )
 @click.option(
     "--token-file",
     type=FOLDER,
-    help=f"A file with a token that requests must bring. Default: the variable {TOKEN_VARIABLE}, else none is asked.",
+    help=f"File with a bearer token that requests must send. Default: the variable {TOKEN_VARIABLE}; none if unset.",
 )
-@click.option("--allow-origin", "origins", multiple=True, metavar="URL", help="A site whose pages may ask; * for all.")
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Origin whose web pages may send requests (CORS); * for all.",
+)
 @click.option(
     "--allow-host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="A further name that requests may use for this server, where it listens on this machine alone; * for all.",
+    help="Another host name that requests may use while the server listens on localhost; * for all.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    help="Requests answered at the same time. Default: the number of processors.",
+    help="Requests answered in parallel. Default: the number of processors.",
 )
 @click.option(
     "--max-k",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="The largest k that a request may ask for.",
+    help="Largest k of a request.",
 )
 def serve(
     folder: Path,
@@ -60,25 +68,17 @@ def serve(
     threads: int | None,
     max_k: int,
 ) -> None:
-    """Answer over HTTP, and show a page to try it on.
+    """Serve recommendations over HTTP, with a web page to try them.
 
-    It answers from DIR, and from each new generation of it as soon as that is published. It only listens to this
-    machine unless --host says otherwise. PUT and DELETE change items of the bundle as "index add" and "remove" do,
-    unless it is --read-only, or others reach it (by --host, --allow-host or --allow-origin) and no token is set.
+    A new version of the bundle in DIR is served as soon as it is published. The server listens on localhost unless
+    --host is given. PUT and DELETE change items as "index add" and "index remove" do. Writes are disabled with
+    --read-only, and when the server is exposed (--host, --allow-host or --allow-origin) without a token.
     """
-    # One thread a question; questions run beside each other. Read by the libraries when they are loaded.
+    # One thread for each request; requests run in parallel. The libraries read these when they are loaded.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    try:
-        from retrieval.server import run
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("starlette", "uvicorn", "prometheus_client", "anyio", "h11"):
-            raise
-        raise TwoTowerError(
-            f'serving needs {error.name}, which is not installed; get it with pip install "twotower[server]"'
-        ) from error
-    from retrieval.server.limits import Limits
-    from retrieval.server.settings import Settings
+    from retrieval.server import run
+    from retrieval.server.settings import Limits, Settings
 
     if read_only and writable:
         raise click.UsageError("--read-only and --writable contradict each other")
@@ -96,13 +96,13 @@ def serve(
 
 
 def _token(path: Path | None) -> str | None:
-    """The token that requests must bring. Raises TwoTowerError for a file without one."""
+    """The token that requests must send. Raises TwoTowerError for a file without one."""
     if path is None:
         return os.environ.get(TOKEN_VARIABLE, "").strip() or None
     try:
         token = path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
-        raise TwoTowerError(f"{path}: is not UTF-8; expected a token as text") from error
+        raise TwoTowerError(f"{path}: not UTF-8; expected a token as text") from error
     if not token.isascii() or not token.isprintable() or not token or " " in token:
-        raise TwoTowerError(f"{path}: holds no token; expected one line of letters, digits and signs")
+        raise TwoTowerError(f"{path}: holds no token; expected one line of printable ASCII without spaces")
     return token

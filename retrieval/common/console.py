@@ -1,4 +1,4 @@
-"""What a person sees on stderr: notes, progress (a bar on a terminal, lines otherwise). Results go to stdout."""
+"""Notes and progress on stderr; results go to stdout."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ _level = 1  # 0 quiet, 1 normal, 2 verbose
 
 
 def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set for the whole process: `quiet` wins over `verbose`."""
+    """Set the verbosity of the process; `quiet` wins over `verbose`."""
     global _level
     _level = 0 if quiet else 2 if verbose else 1
 
@@ -29,22 +29,25 @@ def is_verbose() -> bool:
 
 
 def note(message: str) -> None:
-    """Tell the user something on stderr, unless quiet."""
+    """Print a note to stderr, unless --quiet."""
     if _level >= 1:
         click.echo(message, err=True)
 
 
 def detail(message: str) -> None:
-    """Tell the user something on stderr that only `--verbose` asks for."""
+    """Print a detail to stderr with --verbose."""
     if _level >= 2:
         click.echo(message, err=True)
 
 
 def progress(blocks: Iterable[T], *, label: str, total: int, size: int = 1) -> Iterator[T]:
-    """Pass blocks through and show how far they are.
+    """Pass blocks through and show progress: a bar on a terminal, otherwise a line every LINE_EVERY_S seconds.
 
-    total: number of units in all; size: units in a block (the last may hold fewer).
-    A bar on a terminal; otherwise a line every few seconds, and none for what is done sooner.
+    Args:
+        blocks: What to pass through.
+        label: What is done.
+        total: Number of units in all.
+        size: Units in a block; the last one may hold fewer.
     """
     if _level == 0:
         yield from blocks
@@ -55,12 +58,12 @@ def progress(blocks: Iterable[T], *, label: str, total: int, size: int = 1) -> I
                 yield block
                 bar.update(min(size, total - bar.pos))
         return
-    start = told = time.monotonic()
+    start = shown = time.monotonic()
     done = 0
     for block in blocks:
         yield block
         done = min(done + size, total)
         now = time.monotonic()
-        if now - told >= LINE_EVERY_S:
-            told = now
+        if now - shown >= LINE_EVERY_S:
+            shown = now
             note(f"{label}: {done:,} of {total:,} ({done / (now - start):,.0f}/s)")

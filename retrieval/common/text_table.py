@@ -1,4 +1,4 @@
-"""Output: answers as an aligned table, JSON Lines or CSV."""
+"""Text output: aligned tables, JSON Lines and CSV."""
 
 import csv
 import io
@@ -10,19 +10,19 @@ from typing import Any, Final, Literal
 Format = Literal["table", "json", "csv"]
 FORMATS: Final = ("table", "json", "csv")
 
-WIDEST_CELL: Final = 48
-ID: Final = "id"
-NARROW: Final = 22  # what a column of text keeps on a narrow terminal
+CELL_WIDTH: Final = 48
+ID: Final = "id"  # a column of this name is never cut
+NARROW: Final = 22  # width of a text column on a narrow terminal
 GAP: Final = "  "
 
 
 def json_line(content: Any) -> str:
-    """One line of JSON. Raises ValueError on NaN, which must have become null before."""
+    """One line of JSON. Raises ValueError on NaN; use null instead."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
 def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with a header; lists are joined by "|", missing is empty."""
+    """CSV with a header. Lists are joined by "|"; a missing value is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -30,18 +30,48 @@ def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int) -> str:
-    """Aligned columns, numbers to the right, no wider than the terminal.
+def text_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    right: Sequence[bool] | None = None,
+    cell_width: int = CELL_WIDTH,
+    width: int | None = None,
+) -> str:
+    """Align rows under a header, two spaces between columns.
 
-    Long texts but ids give way first, down to NARROW; columns that do not fit even so are left out.
-    rows: as many cells each as the header.
+    Args:
+        header: Names of the columns.
+        rows: As many cells each as the header.
+        right: Which columns are aligned to the right. Default: those that hold only numbers and missing values.
+        cell_width: Widest cell; longer texts are cut.
+        width: Width of the terminal. Wide text columns, except `id`, shrink to NARROW to fit; then the last columns
+            are left out, down to three.
+
+    Returns:
+        The lines, without a newline at the end.
     """
-    cells = [[clipped(cell(value), WIDEST_CELL) for value in row] for row in rows]
-    right = [all(isinstance(row[at], (int, float)) or row[at] is None for row in rows) for at in range(len(header))]
+    cells = [[clipped(cell(value), cell_width) for value in row] for row in rows]
+    if right is None:
+        right = [all(isinstance(row[at], int | float) or row[at] is None for row in rows) for at in range(len(header))]
     widths = [max([display_width(name), *(display_width(row[at]) for row in cells)]) for at, name in enumerate(header)]
+    if width is not None:
+        widths = _fitted(header, widths, right, width)
+    lines = [
+        GAP.join(
+            _padded(clipped(text, columns), columns, right=is_right)
+            for text, columns, is_right in zip(row, widths, right, strict=False)
+        ).rstrip()
+        for row in [list(header), *cells]
+    ]
+    return "\n".join(lines)
+
+
+def _fitted(header: Sequence[str], widths: Sequence[int], right: Sequence[bool], width: int) -> list[int]:
+    """Widths of the first columns, as many as fit."""
     least = [
-        full if number or name == ID else min(full, max(NARROW, display_width(name)))
-        for name, full, number in zip(header, widths, right, strict=True)
+        full if is_right or name == ID else min(full, max(NARROW, display_width(name)))
+        for name, full, is_right in zip(header, widths, right, strict=True)
     ]
     shown = 0
     room = width + len(GAP)
@@ -49,28 +79,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int) -
         room -= least[shown] + len(GAP)
         shown += 1
     shown = max(shown, min(3, len(header)))
-    taken = _shared(widths[:shown], least[:shown], room=max(room, 0))
-    lines = [
-        GAP.join(
-            _padded(clipped(text, columns), columns, right=number)
-            for text, columns, number in zip(row[:shown], taken, right, strict=False)
-        ).rstrip()
-        for row in [list(header), *cells]
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _shared(full: Sequence[int], least: Sequence[int], *, room: int) -> list[int]:
-    """Widths from the least on, the narrowest wish met first, until the room is used up."""
-    taken = list(least)
-    while room and (short := [at for at, wish in enumerate(full) if taken[at] < wish]):
-        taken[min(short, key=taken.__getitem__)] += 1
+    fitted = least[:shown]
+    # Widen the narrowest column that is still cut, until no room is left.
+    while room > 0 and (cut := [at for at in range(shown) if fitted[at] < widths[at]]):
+        fitted[min(cut, key=fitted.__getitem__)] += 1
         room -= 1
-    return taken
+    return fitted
 
 
 def cell(value: Any) -> str:
-    """A value as text: nothing for missing, 1977 for 1977.0, lists joined by "|"."""
+    """A value as text: "" for missing, 1977 for 1977.0, lists joined by "|"."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -83,7 +101,7 @@ def cell(value: Any) -> str:
 
 
 def display_width(text: str) -> int:
-    """Columns that a text takes on a terminal: two for wide characters, none for marks that combine."""
+    """Columns that a text takes on a terminal: two for wide characters, none for combining marks."""
     if text.isascii():
         return len(text)
     return sum(_char_width(char) for char in text)
@@ -96,7 +114,7 @@ def _char_width(char: str) -> int:
 
 
 def clipped(text: str, widest: int) -> str:
-    """On one line, control characters shown as dots, cut to `widest` columns."""
+    """The text on one line, control characters replaced by dots, cut to `widest` columns."""
     text = "".join("·" if unicodedata.category(char) == "Cc" else char for char in text)
     if display_width(text) <= widest:
         return text

@@ -64,5 +64,5 @@ def _among(lists: CSR, place: npt.NDArray[np.int64]) -> tuple[CSR, npt.NDArray[n
 
 def cold_line(cold: Mapping[str, Any]) -> str:
     """One line about cold items."""
-    told = ", ".join(f"{name} {interval['value']:.4f}" for name, interval in cold[f"recall@{K}"].items())
-    return f"Among the {cold['items']:,} items without training interactions, recall@{K}: {told}"
+    values = ", ".join(f"{name} {interval['value']:.4f}" for name, interval in cold[f"recall@{K}"].items())
+    return f"Cold-start items ({cold['items']:,} without training interactions), recall@{K}: {values}"

@@ -36,7 +36,7 @@ def features_only(
     ranked = {MODEL: ranking.ranks(users, items, stage.truth, stage.seen)}
     if features:
         others = users[np.random.default_rng(seed).permutation(len(users))]
-        ranked["another user's features"] = ranking.ranks(others, items, stage.truth, stage.seen)
+        ranked["shuffled user features"] = ranking.ranks(others, items, stage.truth, stage.seen)
     popularity = Popularity()
     popularity.fit(held.training)
     score = scorer(popularity, unknown.histories, {})
@@ -66,9 +66,7 @@ def measured_at(told: Mapping[str, Any]) -> str:
 
 def features_line(told: Mapping[str, Any]) -> str:
     """One line about users without a history."""
-    measure = measured_at(told)
-    values = ", ".join(f"{name} {interval['value']:.4f}" for name, interval in told[measure].items())
-    known = (
-        f"of whom only features are known ({', '.join(told['features'])})" if told["features"] else "without history"
-    )
-    return f"Users {known}, {measure}: {values}"
+    metric = measured_at(told)
+    values = ", ".join(f"{name} {interval['value']:.4f}" for name, interval in told[metric].items())
+    known = f"only {', '.join(told['features'])} known" if told["features"] else "nothing known"
+    return f"Cold-start users ({known}), {metric}: {values}"

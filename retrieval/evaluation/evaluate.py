@@ -21,7 +21,7 @@ from retrieval.evaluation.metric_table import Measured, main_k, measure
 from retrieval.evaluation.rating import rating_errors
 from retrieval.evaluation.report.model_card import markdown
 from retrieval.evaluation.result import PAIRED, Evaluation
-from retrieval.evaluation.verdict import advise, judge
+from retrieval.evaluation.verdict import compare, suggest
 from retrieval.metrics.ranking import Ranking
 
 KS: Final = (5, 10, 20)
@@ -120,11 +120,11 @@ def run(
     drawn = _draw(model, rivals, ks, seed=seed)
     epochs = _read_epochs(folder)
     measures = {name: rival.measured.values for name, rival in rivals.items()}
-    verdict = judge(drawn, model.values, measures, k=main, users=len(stage.rows))
+    verdict = compare(drawn, model.values, measures, k=main, users=len(stage.rows))
     exact = measured(Ranking(answers.exact, answers.deployed.lists))
     if verdict.outcome in ("loses", "level"):
         trained, best = summary.get("statistics", {}), exact.values[f"ndcg@{main}"]
-        tries = advise(
+        tries = suggest(
             held.config,
             epochs,
             in_order=held.training.times is not None and trained.get("ordered", True),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.common.text_table import text_table
 from retrieval.evaluation.bundle_answers import Answers
 from retrieval.evaluation.held_out import HeldOut, Stage
 from retrieval.evaluation.metric_table import MODEL
@@ -40,12 +41,12 @@ def rating_errors(
 
 
 def rating_table(rating: Mapping[str, Any]) -> str:
-    """The errors as aligned text, the least of each column marked."""
+    """The errors as an aligned table; a star marks the smallest of each column."""
     rows = {MODEL: rating, **rating["baselines"]}
-    width = max(map(len, rows))
     least = {name: min(row[name] for row in rows.values()) for name in ("rmse", "mae")}
-    lines = [f"{'':<{width}}{'RMSE':>9}{'MAE':>9}   on {rating['ratings']:,} values"]
-    for label, row in rows.items():
-        cells = (f"{row[name]:.4f}{'*' if row[name] == least[name] else ' '}" for name in least)
-        lines.append(f"{label:<{width}}" + "".join(f"{cell:>9}" for cell in cells))
-    return "\n".join(line.rstrip() for line in lines)
+    cells = [
+        [label, *(f"{row[name]:.4f}{'*' if row[name] == least[name] else ' '}" for name in least)]
+        for label, row in rows.items()
+    ]
+    header = [f"on {rating['ratings']:,} ratings", "RMSE ", "MAE "]
+    return text_table(header, cells, right=[False, True, True])

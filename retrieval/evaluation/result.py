@@ -49,7 +49,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """What `metrics.json` and `evaluate --json` say."""
         stage, held = self.stage, self.held
-        rival = self.verdict.rival
+        rival = self.verdict.baseline
         return {
             "split": {"kind": held.split_kind, "stage": stage.name, "interactions": held.counts()},
             "users": len(stage.rows),
@@ -92,7 +92,7 @@ class Evaluation:
 
     def slices(self) -> dict[str, list[dict[str, Any]]]:
         """Share of truths found at k, by the user's history and the item's popularity, beside the best rival's."""
-        rival = self.verdict.rival
+        rival = self.verdict.baseline
         parts = {
             "history": by_history(self.stage.histories, self.stage.truth),
             "popularity": by_popularity(self.held.popularity, self.stage.truth),

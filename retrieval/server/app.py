@@ -1,9 +1,6 @@
-"""The application: routes, and around them what every request passes."""
+"""The ASGI application: routes, request bodies, threads, pages and error responses."""
 
 import asyncio
-import hmac
-import logging
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -17,48 +14,43 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from retrieval.common.errors import nearest
 from retrieval.server import pages
+from retrieval.server.errors import RequestError
 from retrieval.server.generations import Generations
-from retrieval.server.metrics import CONTENT_TYPE, Meters
-from retrieval.server.microbatch import Gathering
-from retrieval.server.refusal import RefusedError
-from retrieval.server.replies import (
+from retrieval.server.metrics import CONTENT_TYPE, Metrics
+from retrieval.server.microbatch import MicroBatcher
+from retrieval.server.middleware import PUBLIC, ROUTE, Guard, Instrumented
+from retrieval.server.openapi import document
+from retrieval.server.responses import (
     GENERATION_HEADER,
     PAIR_HEADER,
-    bug,
-    error_reply,
-    json_reply,
-    refused,
-    reply,
-    reply_together,
+    error_response,
+    json_response,
+    refusal,
+    respond,
+    respond_batch,
 )
-from retrieval.server.routes import recommend
-from retrieval.server.routes.recommend import Call
-from retrieval.server.routes.table import ROUTES, Route
-from retrieval.server.settings import Settings
+from retrieval.server.routes import ROUTES, RawRequest, Route, recommend
+from retrieval.server.settings import Limits, Settings
 
-log: Final = logging.getLogger("twotower.server")
-
-ROUTE: Final = "twotower.route"  # where a request notes in its scope which route it took
-OPEN: Final = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")  # without a token: nothing of the data is in them
-DRAINED: Final = 8  # times the largest body: so much is read and dropped, for most clients read no answer before
+DRAIN_FACTOR: Final = 8  # read and drop up to this many times the largest body: most clients read no answer before
 SMALL_BYTES: Final = 16_384
-GONE: Final = 499  # nobody sees it but the counters
+CLIENT_CLOSED: Final = 499  # seen by the metrics only
+CLOSE: Final = {"Connection": "close"}  # the rest of the body is not read
 
 
 def application(generations: Generations, settings: Settings) -> ASGIApp:
-    """An ASGI application that answers from the present generation."""
-    meters = Meters(generations)
-    handlers = _Handlers(generations, settings, meters)
+    """Build the ASGI application that answers from the present generation of a bundle."""
+    metrics = Metrics(generations)
+    handlers = _Handlers(generations, settings, metrics)
     by_path: dict[str, dict[str, Route]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
     routes = [
-        StarletteRoute(path, partial(handlers.versioned, methods), methods=list(methods))
-        for path, methods in by_path.items()
+        StarletteRoute(path, partial(handlers.api, methods), methods=list(methods)) for path, methods in by_path.items()
     ]
     for path, endpoint in {
         "/": handlers.page,
@@ -92,125 +84,94 @@ def application(generations: Generations, settings: Settings) -> ASGIApp:
 
     app = Starlette(
         routes=routes,
-        middleware=[*middleware, Middleware(_Guard, settings=settings)],
-        exception_handlers={HTTPException: _refused_by_starlette, RefusedError: _refused},
+        middleware=[*middleware, Middleware(Guard, settings=settings)],
+        exception_handlers={HTTPException: _http_error, RequestError: _request_error},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return _Metered(app, meters, settings)
+    return Instrumented(app, metrics, settings)
 
 
 def is_small(body: bytes) -> bool:
-    """Whether a recommendation may be answered together with others: one user or two, by the objects in it."""
+    """Whether a recommendation may be answered in a micro-batch: one or two users, by the number of JSON objects."""
     return len(body) <= SMALL_BYTES and body.count(b"{") <= 4
 
 
 class _Handlers:
-    """Endpoints: an async front for functions that run in threads."""
+    """Endpoints: they read requests on the event loop and answer them in threads."""
 
-    def __init__(self, generations: Generations, settings: Settings, meters: Meters) -> None:
+    def __init__(self, generations: Generations, settings: Settings, metrics: Metrics) -> None:
         self._generations = generations
         self._settings = settings
-        self._meters = meters
-        self._askers = ThreadPoolExecutor(settings.threads, thread_name_prefix="ask")
-        self._turns = asyncio.Semaphore(2 * settings.threads)  # who goes away while waiting costs nothing
-        self._together = Gathering(self._answer_together, self._askers, threads=settings.threads)
+        self._metrics = metrics
+        self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="read")
+        self._slots = asyncio.Semaphore(2 * settings.threads)  # a client that leaves while it waits costs nothing
+        self._microbatcher = MicroBatcher(self._recommend_batch, self._readers, threads=settings.threads)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")  # a bundle has one writer at a time
+        self._recommend = next(route for route in ROUTES if route.handler is recommend.recommend)
 
     def close(self) -> None:
-        self._askers.shutdown()
+        self._readers.shutdown()
         self._writer.shutdown()
 
-    async def versioned(self, methods: Mapping[str, Route], request: Request) -> Response:
+    async def api(self, methods: Mapping[str, Route], request: Request) -> Response:
+        """Answer a request to one of the routes under /v1."""
         route = methods["GET" if request.method == "HEAD" else request.method]
-        request.scope[ROUTE] = route.shown
+        request.scope[ROUTE] = route.documented_path
         if route.writes and not self._settings.writable:
-            raise RefusedError(
-                403, "this server only answers: it is --read-only, or open to others without --writable or a token"
-            )
-        call = partial(
-            Call,
-            limits=self._settings.limits,
-            body=await self._body(request),
+            raise RequestError(403, "this server is read-only; see --read-only, --writable and --token-file")
+        raw = RawRequest(
+            body=await _read_body(request, self._settings.limits),
             path=request.path_params,
-            params=request.query_params.multi_items(),
+            params=tuple(request.query_params.multi_items()),
         )
-        if route.answer is recommend.recommend and is_small(call.keywords["body"]):
-            return await self._together.ask(call)
+        if route is self._recommend and is_small(raw.body):
+            return await self._microbatcher.submit(raw)
         loop = asyncio.get_running_loop()
         if route.writes:
-            return await loop.run_in_executor(self._writer, self._write, route, call)
-        had_to_wait = self._turns.locked()
-        async with self._turns:
+            return await loop.run_in_executor(self._writer, self._write, route, raw)
+        had_to_wait = self._slots.locked()
+        async with self._slots:
             if had_to_wait and await request.is_disconnected():
-                raise RefusedError(GONE, "whoever asked has gone")
-            return await loop.run_in_executor(self._askers, self._answer, route, call)
+                raise RequestError(CLIENT_CLOSED, "the client closed the connection")
+            return await loop.run_in_executor(self._readers, self._read, route, raw)
 
-    def _answer(self, route: Route, call: partial[Call]) -> Response:
-        """In a thread."""
-        serving = self._generations.present
-        return reply(serving, lambda: route.answer(call(serving=serving)))
+    def _read(self, route: Route, request: RawRequest) -> Response:
+        """Runs in a thread."""
+        snapshot = self._generations.present
+        return respond(snapshot, lambda: route.call(snapshot, request, self._settings.limits))
 
-    def _answer_together(self, calls: Sequence[partial[Call]]) -> list[Response]:
-        """In a thread."""
-        return reply_together(self._generations.present, calls)
+    def _recommend_batch(self, requests: Sequence[RawRequest]) -> list[Response]:
+        """Runs in a thread."""
+        return respond_batch(self._generations.present, self._recommend, requests, self._settings.limits)
 
-    def _write(self, route: Route, call: partial[Call]) -> Response:
-        """In the thread of the one writer: what was changed, of the generation that this made."""
-        serving = self._generations.present
+    def _write(self, route: Route, request: RawRequest) -> Response:
+        """Runs in the writer's thread; the answer names the generation that the change made."""
+        snapshot = self._generations.present
 
-        def work() -> dict[str, Any]:
-            content = route.answer(call(serving=serving))
+        def work() -> Mapping[str, Any]:
+            answer = route.call(snapshot, request, self._settings.limits)
             self._generations.refresh()
-            return {**self._generations.present.stamp, **content}
+            return {**answer, **self._generations.present.stamp}
 
-        return reply(serving, work)
-
-    async def _body(self, request: Request) -> bytes:
-        """Raises RefusedError for one that is too long, too slow or compressed."""
-        limits = self._settings.limits
-        too_long = RefusedError(
-            413, f"the body is longer than {limits.body_bytes:,} bytes; ask in several requests", headers=_CLOSE
-        )
-        declared = request.headers.get("content-length", "")
-        length = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
-        if length > limits.body_bytes and (length > DRAINED * limits.body_bytes or "expect" in request.headers):
-            raise too_long
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise RefusedError(415, "the body is compressed; send it as it is", headers=_CLOSE)
-        body, size = bytearray(), 0
-        try:
-            async with asyncio.timeout(limits.body_s):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size <= limits.body_bytes:
-                        body += chunk
-                    elif size > DRAINED * limits.body_bytes:
-                        break
-        except TimeoutError as error:
-            raise RefusedError(408, f"the body took longer than {limits.body_s:g} seconds", headers=_CLOSE) from error
-        except ClientDisconnect as error:
-            raise RefusedError(400, "the body ended early") from error
-        if size > limits.body_bytes:
-            raise too_long
-        return bytes(body)
+        return respond(snapshot, work)
 
     async def healthz(self, request: Request) -> Response:
         request.scope[ROUTE] = "/healthz"
-        return json_reply(200, {"status": "ok"})
+        return json_response(200, {"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """Ready as long as a generation answers; says so if a newer one does not."""
+        """Ready as long as a generation answers; names the error if a newer one does not open."""
         request.scope[ROUTE] = "/readyz"
-        serving, trouble = self._generations.present, self._generations.trouble
-        told = {"status": "ready", **serving.stamp, "items": serving.count, "kind": serving.kind}
+        snapshot, trouble = self._generations.present, self._generations.trouble
+        content = {"status": "ready", **snapshot.stamp, "items": snapshot.count, "kind": snapshot.kind}
         if trouble is not None:
-            told |= {"status": "ready, of an older generation", "error": trouble}
-        return json_reply(200, told)
+            content |= {"status": "ready, with an older generation", "error": trouble}
+        return json_response(200, content)
 
     async def metrics(self, request: Request) -> Response:
         request.scope[ROUTE] = "/metrics"
-        return Response(self._meters.page(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     async def page(self, request: Request) -> Response:
         request.scope[ROUTE] = "/"
@@ -221,100 +182,37 @@ class _Handlers:
         return _page(pages.read("docs.html"))
 
     async def openapi(self, request: Request) -> Response:
-        from retrieval.server.openapi import document
-
         request.scope[ROUTE] = "/openapi.json"
-        return json_reply(200, document(self._settings))
+        return json_response(200, document(self._settings))
 
 
-class _Guard:
-    """Turns away who uses a foreign name of this server, or brings no token; has the last word on our own failures."""
-
-    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
-        self._app = app
-        self._settings = settings
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun = False
-
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            self._check(Request(scope))
-            await self._app(scope, receive, noting)
-        except RefusedError as error:
-            await refused(error)(scope, receive, send)
-        except Exception as error:
-            response = bug(error)
-            if not begun:
-                await response(scope, receive, send)
-
-    def _check(self, request: Request) -> None:
-        settings = self._settings
-        if settings.hosts:
-            # A page of another site can have its own name point to this machine; the name gives it away.
-            host = _host_name(request.headers.get("host", ""))
-            if host not in settings.hosts:
-                raise RefusedError(
-                    421, f'this server does not go by the name "{host[:100]}"; allow it with --allow-host'
-                )
-        if settings.token is not None and request.url.path not in OPEN:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            fits = hmac.compare_digest(given.strip().encode(), settings.token.encode())
-            if scheme.lower() != "bearer" or not fits:
-                raise RefusedError(
-                    401,
-                    'a token is needed; send it as the header "Authorization: Bearer TOKEN"',
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-
-
-class _Metered:
-    """Outermost: counts and times every request, and turns them away when too many wait."""
-
-    def __init__(self, app: ASGIApp, meters: Meters, settings: Settings) -> None:
-        self._app = app
-        self._meters = meters
-        self._waiting = settings.limits.waiting
-        self._in_flight = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        self._in_flight += 1
-        self._meters.began()
-        try:
-            if self._in_flight > self._waiting and scope["path"] != "/healthz":
-                busy = error_reply(503, f"{self._waiting} requests are waiting; try again", {"Retry-After": "1"})
-                await busy(scope, receive, noting)
-            else:
-                await self._app(scope, receive, noting)
-        finally:
-            self._in_flight -= 1
-            seconds = time.perf_counter() - started
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._meters.ended(method=method, route=scope.get(ROUTE, "other"), status=status, seconds=seconds)
-            log.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, seconds * 1e3)
-
-
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
-_CLOSE: Final = {"Connection": "close"}  # what is left of the body is not read
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Read a body. Raises RequestError if it is too long, too slow or compressed."""
+    too_long = RequestError(
+        413, f"the body is longer than {limits.body_bytes:,} bytes; send several requests", headers=CLOSE
+    )
+    declared = request.headers.get("content-length", "")
+    length = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
+    if length > limits.body_bytes and (length > DRAIN_FACTOR * limits.body_bytes or "expect" in request.headers):
+        raise too_long
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError(415, "the body is compressed; send it uncompressed", headers=CLOSE)
+    body, size = bytearray(), 0
+    try:
+        async with asyncio.timeout(limits.body_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limits.body_bytes:
+                    body += chunk
+                elif size > DRAIN_FACTOR * limits.body_bytes:
+                    break
+    except TimeoutError as error:
+        raise RequestError(408, f"the body took longer than {limits.body_s:g} seconds", headers=CLOSE) from error
+    except ClientDisconnect as error:
+        raise RequestError(400, "the body ended early") from error
+    if size > limits.body_bytes:
+        raise too_long
+    return bytes(body)
 
 
 def _page(page: pages.Page) -> Response:
@@ -330,27 +228,19 @@ def _page(page: pages.Page) -> Response:
     )
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusedError)
-    return refused(error)
+async def _request_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return refusal(error)
 
 
-async def _refused_by_starlette(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:100]
     message = str(error.detail)
     if error.status_code == 404:
-        known = list(dict.fromkeys([*(route.shown for route in ROUTES), "/metrics", *OPEN]))
-        hint = nearest(path, known)
-        message = f'there is no "{path}"{hint or "; /docs tells what there is"}'
+        known = list(dict.fromkeys([*(route.documented_path for route in ROUTES), "/metrics", *PUBLIC]))
+        message = f'there is no "{path}"{nearest(path, known) or "; see /docs"}'
     elif error.status_code == 405:
         allowed = ", ".join(sorted(set((error.headers or {}).get("Allow", "").split(", ")) - {"HEAD"}))
-        message = f'"{path}" does not take {request.method[:20]}; it takes {allowed}'
-    return error_reply(error.status_code, message, error.headers)
-
-
-def _host_name(header: str) -> str:
-    """A Host header without its port."""
-    if header.startswith("["):
-        return header.partition("]")[0].lstrip("[").lower()
-    return header.partition(":")[0].lower()
+        message = f'"{path}" does not allow {request.method[:20]}; it allows {allowed}'
+    return error_response(error.status_code, message, error.headers)

@@ -1,4 +1,4 @@
-"""Generations: the one that answers, and the look-out for the next."""
+"""Generations of a bundle: serve the present one, watch for the next one, replace without a gap."""
 
 import logging
 import os
@@ -10,45 +10,49 @@ from typing import Final
 from retrieval.bundle.layout import MANIFEST
 from retrieval.bundle.reader import Bundle
 from retrieval.common.errors import BundleError
-from retrieval.server.snapshot import Serving
+from retrieval.server.snapshot import Snapshot
 
-POLL_S: Final = 1.0
-RETRY_S: Final = 15.0  # between two looks at a generation that could not be opened
+POLL_S: Final = 1.0  # between two looks at the manifest
+RETRY_S: Final = 15.0  # between two attempts to open a broken generation
 
 log: Final = logging.getLogger("twotower.server")
 
 
 class Generations:
-    """The present generation of a bundle, replaced when another is published.
+    """The present generation of a bundle, replaced when another one is published.
 
-    The next one is opened and tried beside the present one; then one assignment changes which of them new requests
-    get. Requests under way keep theirs, and it is let go with the last of them.
+    The next generation is opened and tried while the present one answers; then one assignment replaces it. Requests in
+    flight keep their snapshot, which is freed with the last of them.
+
+    Attributes:
+        trouble: Why the published generation cannot be served, if it cannot.
+        opened: Number of generations opened since the start.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises BundleError if there is nothing to serve."""
+        """Open the present generation. Raises BundleError if there is none or it is broken."""
         self.folder = folder
         self.trouble: str | None = None
-        self.opened = 1  # generations since the start
+        self.opened = 1
         self._seen = self._identity()
-        self._present = Serving.open(folder)
+        self._present = Snapshot.open(folder)
         self._changing = threading.Lock()
         self._stop = threading.Event()
         self._retry_at = 0.0
         self._watcher: threading.Thread | None = None
 
     @property
-    def present(self) -> Serving:
-        """The generation for a new request; take it once a request."""
+    def present(self) -> Snapshot:
+        """The snapshot for a new request; take it once for each request."""
         return self._present
 
     def watch(self, *, every_s: float = POLL_S) -> None:
-        """Look for a new generation in a thread, until `close`."""
+        """Watch for new generations in a thread, until `close`."""
         self._watcher = threading.Thread(target=self._watch, args=(every_s,), name="generations", daemon=True)
         self._watcher.start()
 
     def refresh(self) -> None:
-        """Serve what is published now, if it is another generation and can be served; else say what is wrong."""
+        """Serve the published generation if it is new and opens; otherwise set `trouble`."""
         with self._changing:
             identity = self._identity()
             if identity == self._seen and (self.trouble is None or time.monotonic() < self._retry_at):
@@ -72,9 +76,9 @@ class Generations:
         if bundle.manifest == self._present.bundle.manifest:
             bundle.close()
             if self.trouble is not None:
-                log.warning("%s: generation %d is there again", self.folder, self._present.bundle.generation)
+                log.warning("%s: generation %d is readable again", self.folder, self._present.bundle.generation)
         else:
-            self._present = Serving(bundle)
+            self._present = Snapshot(bundle)
             self.opened += 1
             present = self._present
             log.warning("%s: generation %d, %d items", self.folder, bundle.generation, present.count)
@@ -83,13 +87,13 @@ class Generations:
     def _stay(self, trouble: str) -> None:
         self._retry_at = time.monotonic() + RETRY_S
         if trouble != self.trouble:
-            log.error("%s (generation %d goes on answering)", trouble, self._present.bundle.generation)
+            log.error("%s (still serving generation %d)", trouble, self._present.bundle.generation)
         self.trouble = trouble
 
     def _identity(self) -> tuple[int, ...] | None:
-        """What tells one manifest from the next."""
+        """Identifies the manifest on disk; None if there is none."""
         try:
-            status = os.stat(self.folder / MANIFEST)  # noqa: PTH116  (a Path is not made every second)
+            status = os.stat(self.folder / MANIFEST)  # noqa: PTH116  (runs every second)
         except OSError:
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,4 +1,4 @@
-"""Meters: what `/metrics` tells Prometheus."""
+"""Metrics for Prometheus."""
 
 from typing import Final
 
@@ -10,8 +10,8 @@ SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Meters:
-    """Counts of one server, in a registry of its own."""
+class Metrics:
+    """Metrics of one server, in their own registry."""
 
     def __init__(self, generations: Generations) -> None:
         self._generations = generations
@@ -21,31 +21,31 @@ class Meters:
         )
         self._seconds = Histogram(
             "twotower_request_seconds",
-            "From the request's head to the last byte of its answer.",
+            "Time from the head of a request to the last byte of its answer.",
             ("route",),
             buckets=SECONDS,
             registry=registry,
         )
-        self._in_flight = Gauge("twotower_requests_in_flight", "Requests being answered.", registry=registry)
-        self._items = Gauge("twotower_items", "Items that can be found.", registry=registry)
-        self._generation = Gauge("twotower_generation", "Generation of the bundle that answers.", registry=registry)
+        self._in_flight = Gauge("twotower_requests_in_flight", "Requests in flight.", registry=registry)
+        self._items = Gauge("twotower_items", "Items that can be recommended.", registry=registry)
+        self._generation = Gauge("twotower_generation", "Generation of the bundle that is served.", registry=registry)
         self._opened = Gauge("twotower_generations_opened", "Generations opened since the start.", registry=registry)
         self._trouble = Gauge(
             "twotower_reload_failing", "1 if a newer generation could not be opened.", registry=registry
         )
-        self._index = Info("twotower_index", "The index that answers.", registry=registry)
+        self._index = Info("twotower_index", "The index that is served.", registry=registry)
 
-    def began(self) -> None:
+    def started(self) -> None:
         self._in_flight.inc()
 
-    def ended(self, *, method: str, route: str, status: int, seconds: float) -> None:
-        """route: as it is declared, never the address that was asked: those are endless."""
+    def finished(self, *, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request. `route` is the declared path, so that the number of labels stays bounded."""
         self._in_flight.dec()
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def page(self) -> bytes:
-        """In the text format of Prometheus."""
+        """The metrics in the text format of Prometheus."""
         present = self._generations.present
         self._items.set(present.count)
         self._generation.set(present.bundle.generation)

@@ -1,7 +1,7 @@
-"""Gathering: small questions that wait at the same time are answered together.
+"""Micro-batching: small requests that wait at the same time are answered together.
 
-The user tower and the search take several users in less time than one by one. Nobody is waited for: a thread that has
-become free takes its share of what has come in meanwhile, which is a single question on a server at leisure.
+The user tower and the search take less time for several users than for one at a time. No request waits for others: a
+thread that becomes free takes its share of the queue, which is a single request on an idle server.
 """
 
 import asyncio
@@ -11,44 +11,49 @@ from concurrent.futures import Executor
 from threading import Lock
 from typing import Final, Generic, TypeVar
 
-Question = TypeVar("Question")
-Reply = TypeVar("Reply")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
-AT_ONCE: Final = 32  # questions taken together: past that a user costs hardly less, and the first waits for the last
+MAX_BATCH: Final = 32  # beyond this a user costs hardly less, and the first request waits for the last
 
 
-class Gathering(Generic[Question, Reply]):
-    """Questions asked on an event loop, answered in threads."""
+class MicroBatcher(Generic[Request, Response]):
+    """Takes requests on an event loop and answers them in threads."""
 
     def __init__(
-        self, answer: Callable[[Sequence[Question]], Sequence[Reply]], executor: Executor, *, threads: int
+        self, answer: Callable[[Sequence[Request]], Sequence[Response]], executor: Executor, *, threads: int
     ) -> None:
-        """answer: replies to questions, in their order; it never raises. threads: of the executor."""
+        """
+        Args:
+            answer: Answers requests in their order; it never raises.
+            executor: Runs `answer`.
+            threads: Threads of the executor.
+        """
         self._answer = answer
         self._executor = executor
         self._threads = threads
-        self._waiting: deque[tuple[Question, asyncio.Future[Reply]]] = deque()
+        self._queue: deque[tuple[Request, asyncio.Future[Response]]] = deque()
         self._lock = Lock()
 
-    async def ask(self, question: Question) -> Reply:
+    async def submit(self, request: Request) -> Response:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
-        self._waiting.append((question, future))
+        future: asyncio.Future[Response] = loop.create_future()
+        self._queue.append((request, future))
         self._executor.submit(self._work, loop)
         return await future
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In a thread, once for each question that was asked; often another call has taken it along."""
+        """Runs in a thread, once for each request; the queue is empty if another call took the request along."""
         with self._lock:
-            share = min(AT_ONCE, -(-len(self._waiting) // self._threads))
-            taken = [self._waiting.popleft() for _ in range(share)]
-        if taken:
-            replies = self._answer([question for question, _ in taken])
-            futures = [future for _, future in taken]
-            loop.call_soon_threadsafe(_deliver, futures, replies)
+            share = min(MAX_BATCH, -(-len(self._queue) // self._threads))
+            batch = [self._queue.popleft() for _ in range(share)]
+        if batch:
+            responses = self._answer([request for request, _ in batch])
+            futures = [future for _, future in batch]
+            loop.call_soon_threadsafe(_deliver, futures, responses)
 
 
-def _deliver(futures: Sequence["asyncio.Future[Reply]"], replies: Sequence[Reply]) -> None:
-    for future, reply in zip(futures, replies, strict=True):
-        if not future.done():  # whoever asked may have gone
-            future.set_result(reply)
+def _deliver(futures: Sequence["asyncio.Future[Response]"], responses: Sequence[Response]) -> None:
+    for future, response in zip(futures, responses, strict=True):
+        if not future.done():  # the client may have disconnected
+            future.set_result(response)

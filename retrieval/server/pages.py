@@ -1,4 +1,4 @@
-"""Pages that need nothing but themselves: their style and script stand in them, and the browser may load no more."""
+"""Self-contained HTML pages and their Content-Security-Policy, which allows their inline style and script only."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ _INLINE = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """content: HTML in UTF-8. policy: what a browser may run and load, told by checksums."""
+    """content: HTML in UTF-8. policy: Content-Security-Policy with the hashes of inline styles and scripts."""
 
     content: bytes
     policy: str
@@ -23,7 +23,7 @@ class Page:
 
 @cache
 def read(name: str) -> Page:
-    """A page of this package, by the name of its file."""
+    """Read a page of this package by its file name."""
     text = resources.files("retrieval.server").joinpath("html", name).read_text(encoding="utf-8")
     rules = [
         "default-src 'none'",

@@ -1,4 +1,4 @@
-"""Running: a socket, a server on it, and an end without dropped requests."""
+"""Run a server: bind a socket, serve, and stop without dropping requests."""
 
 import contextlib
 import logging
@@ -19,19 +19,19 @@ from retrieval.common.console import is_quiet, is_verbose, note
 from retrieval.common.errors import TwoTowerError
 from retrieval.server.app import application
 from retrieval.server.generations import Generations
-from retrieval.server.replies import error_reply
+from retrieval.server.responses import error_response
 from retrieval.server.settings import Settings
 
-FINISH_S: Final = 30  # for requests in flight when the server is told to end
+FINISH_S: Final = 30  # for requests in flight after SIGTERM
 
 log: Final = logging.getLogger("twotower.server")
 
 
 class _Http(HttpToolsProtocol):
-    """uvicorn's, but what is no HTTP is refused as everything else is: by an error in JSON."""
+    """uvicorn's HTTP protocol, with malformed requests refused by an error in JSON."""
 
     def send_400_response(self, msg: str) -> None:
-        response = error_reply(400, f"this is not HTTP that can be understood ({msg.rstrip('.').lower()})")
+        response = error_response(400, f"malformed HTTP request ({msg.rstrip('.').lower()})")
         lines = [
             b"HTTP/1.1 400 Bad Request",
             *(b"%s: %s" % pair for pair in response.raw_headers),
@@ -42,24 +42,24 @@ class _Http(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but a termination that was asked for is a success, and an interruption is told by an exception."""
+    """uvicorn's server; SIGTERM ends it with success, SIGINT sets `interrupted`."""
 
     interrupted = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """While serving, SIGTERM and SIGINT end it gently; a second SIGINT at once."""
+        """SIGTERM and SIGINT shut down gracefully; a second SIGINT stops at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._ask_to_end) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {number: signal.signal(number, self._shut_down) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _ask_to_end(self, number: int, frame: FrameType | None) -> None:
+    def _shut_down(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = self.interrupted or number == signal.SIGINT
         self.handle_exit(number, frame)
 
@@ -67,8 +67,17 @@ class _Server(uvicorn.Server):
 def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: bool) -> None:
     """Serve a bundle until SIGTERM or SIGINT; requests in flight are finished.
 
-    Raises BundleError if there is nothing to serve, TwoTowerError if the address cannot be had, KeyboardInterrupt
-    after SIGINT.
+    Args:
+        folder: The bundle.
+        host: Address to listen on.
+        port: Port; 0 for a free one.
+        settings: Settings of the server.
+        is_local: Whether only this machine can connect.
+
+    Raises:
+        BundleError: if the bundle cannot be served.
+        TwoTowerError: if the address is not available.
+        KeyboardInterrupt: after SIGINT.
     """
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     generations = Generations(folder)
@@ -89,12 +98,12 @@ def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: boo
         present, address = generations.present, listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         note(
-            f"http://{shown}:{address[1]} answers from {folder}: {present.count:,} items ({present.kind}), "
+            f"http://{shown}:{address[1]} serves {folder}: {present.count:,} items ({present.kind}), "
             f"model {present.bundle.pair_id}, generation {present.bundle.generation}"
         )
         if not is_local and settings.token is None:
-            whoever = "ask and change items" if settings.writable else "ask"
-            note(f"whoever reaches {shown} may {whoever}: no token is set (--token-file)")
+            access = "query the server and change items" if settings.writable else "query the server"
+            note(f"no token is set (--token-file): everyone who can reach {shown} can {access}")
         server.run(sockets=[listener])
     if server.interrupted:
         raise KeyboardInterrupt
@@ -102,7 +111,7 @@ def run(folder: Path, *, host: str, port: int, settings: Settings, is_local: boo
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A bound socket. Raises TwoTowerError if the address is taken, or is not one of this machine."""
+    """A listening socket. Raises TwoTowerError if the address is in use or not an address of this machine."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -124,7 +133,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """What happens while serving, on stderr; of uvicorn, failures only."""
+    """Log to stderr: generations and errors, each request with --verbose; of uvicorn, errors only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     levels = {

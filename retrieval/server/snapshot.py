@@ -1,4 +1,4 @@
-"""Serving: one generation of a bundle with all that requests ask of it."""
+"""Snapshot: one generation of a bundle, opened for requests."""
 
 import importlib
 from collections.abc import Mapping
@@ -13,23 +13,25 @@ from retrieval.catalog.record_store import RecordStore
 from retrieval.features.schema import Side
 from retrieval.index.storage import read_facts
 from retrieval.retriever import Query, Retriever
+from retrieval.server.errors import RequestError
+from retrieval.server.messages import Answer
 from retrieval.towers.tower import Tower, open_tower
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LAZY: Final = (ITEMS, ADDED)  # files that a retriever reads when they are first asked for
+LAZY: Final = (ITEMS, ADDED)  # files that a retriever reads on first use
 
 
-class Serving:
-    """One generation. Safe to share between threads.
+class Snapshot:
+    """One generation of a bundle. Safe to share between threads.
 
-    Its files are kept for as long as somebody holds it: a request takes it once and uses nothing else, so that no
-    answer is made of two generations.
+    A request takes the snapshot once and uses nothing else, so that no answer mixes two generations. Its files stay
+    open as long as the object lives.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Open everything and answer once, so that what is broken shows now. Raises BundleError."""
+        """Open everything and answer one query, so that a broken bundle fails here. Raises BundleError."""
         self.retriever = Retriever(bundle)
         self.facts: Mapping[str, Any] = read_facts(bundle)
         self._lock = Lock()
@@ -38,10 +40,10 @@ class Serving:
             if bundle.has(name):
                 bundle.file(name)
         self.retriever.answer([Query(user="")], k=1)
-        importlib.import_module("retrieval.catalog.where")  # a fifth of a second that no first filter should wait for
+        importlib.import_module("retrieval.catalog.where")  # takes 0.2 s to load
 
     @classmethod
-    def open(cls, folder: Path) -> "Serving":
+    def open(cls, folder: Path) -> "Snapshot":
         return cls(Bundle.open(folder))
 
     @property
@@ -49,8 +51,8 @@ class Serving:
         return self.retriever.bundle
 
     @property
-    def stamp(self) -> dict[str, Any]:
-        """What every answer begins with: whose it is."""
+    def stamp(self) -> Answer:
+        """The fields that every answer begins with."""
         return {"pair_id": self.bundle.pair_id, "generation": self.bundle.generation}
 
     @property
@@ -59,11 +61,18 @@ class Serving:
 
     @property
     def count(self) -> int:
-        """Items that can be found."""
+        """Number of items that can be recommended."""
         return int(self.facts["count"])
 
+    def row(self, item: str) -> int:
+        """The row of an item. Raises RequestError, 404, if there is none."""
+        row = self.retriever.catalog.row(item)
+        if row is None:
+            raise RequestError(404, f'there is no item "{item[:100]}" in the catalogue')
+        return row
+
     def tower(self, side: Side) -> Tower:
-        """The item tower is opened when it is first asked for."""
+        """A tower; the item tower is opened on first use."""
         if side == "user":
             return self.retriever.user_tower
         with self._lock:
@@ -73,12 +82,12 @@ class Serving:
 
     @cached_property
     def users(self) -> RecordStore | None:
-        """The users of the data, unless the bundle was made without."""
+        """The users of the data; None if the bundle was made without them."""
         return self.bundle.load(USERS_LOOKUP, RecordStore.open) if self.bundle.has(USERS_LOOKUP) else None
 
     @cached_property
     def item_schema(self) -> "pa.Schema":
-        """The columns of the items; the first holds the ids."""
+        """The columns of the items; the first one holds the ids."""
         import pyarrow.parquet as pq
 
         schema: pa.Schema = self.bundle.load(ITEMS, pq.read_schema)

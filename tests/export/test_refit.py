@@ -21,7 +21,7 @@ def test_the_card_of_a_refit_says_that_it_is_one(
     for precision in ("fp32", "fp16"):
         assert run(["export", str(out), "--precision", precision]) == 0
         card = (out / "MODEL_CARD.md").read_text()
-        assert "Trained on everything" in card
+        assert "Trained on all interactions" in card
         assert measured["verdict"]["sentence"] in card
         assert f"Model `{measured['pair_id']}`" in card
         assert f"| ndcg@10 | {measured['metrics']['ndcg@10']:.4f} |" in card
@@ -39,4 +39,4 @@ def test_a_refit_of_what_was_not_evaluated_says_that(planted: Path, tmp_path: Pa
     assert run(["train", str(planted), "--out", str(out), "--set", "train.epochs=2"]) == 0
     assert run(["train", str(planted), "--out", str(out), "--refit"]) == 0
     assert run(["export", str(out)]) == 0
-    assert "had not been evaluated" in (out / "MODEL_CARD.md").read_text()
+    assert "was not evaluated" in (out / "MODEL_CARD.md").read_text()

@@ -45,7 +45,7 @@ def test_cold_items_are_found_by_what_they_are(tmp_path: Path) -> None:
     assert recall["random"]["value"] == pytest.approx(1 / 3, abs=1e-6)
     assert recall["two towers"]["value"] > 0.5
     assert recall["content-knn"]["value"] > 0.4
-    assert "60 items without training interactions" in cold_line(judged.cold)
+    assert "60 without training interactions" in cold_line(judged.cold)
     # Ranked among themselves: however popular warm items are, they do not matter.
     expected = []
     for at in range(40):

@@ -13,7 +13,7 @@ from retrieval.bundle.writer import publishing
 from retrieval.cli.evaluate import evaluate as command
 from retrieval.common.errors import BundleError, TwoTowerError
 from retrieval.evaluation.evaluate import evaluate, run
-from retrieval.evaluation.table import table
+from retrieval.evaluation.table import metrics_table
 from retrieval.metrics import ranking
 from tests.support.prepared import Row, camp_rows, write_judged, write_training
 from tests.support.tiny import item_table, unit, write_tiny
@@ -97,7 +97,7 @@ def test_the_same_twice(judged: Path) -> None:
 
 
 def test_the_table_marks_the_best(result: dict[str, Any]) -> None:
-    lines = table(result).splitlines()
+    lines = metrics_table(result).splitlines()
     assert lines[0].split() == [
         "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10", "coverage@10",
     ]  # fmt: skip
@@ -119,8 +119,8 @@ def test_one_that_loses_is_told_so(tmp_path: Path) -> None:
     write_training(folder / "training", rows, users=40)
     done = CliRunner().invoke(command, [str(folder), "--no-report", "--baselines", "popularity,transitions"])
     assert done.exit_code == 0, done.output
-    assert "LOSES to transitions" in done.stdout
-    assert "Warning: the model is behind transitions" in done.stderr
+    assert "LOSES to the best baseline, transitions" in done.stdout
+    assert "Warning: a baseline, transitions, beats the model" in done.stderr
     assert "train.epochs = " in done.stderr
 
 
@@ -131,7 +131,7 @@ def test_json_goes_to_stdout(judged: Path) -> None:
     assert told["k"] == [1, 3]
     assert list(told["baselines"]) == ["popularity"]
     alone = CliRunner().invoke(command, [str(judged), "--baselines", "none", "--no-report"])
-    assert "no baseline was asked for" in alone.stdout
+    assert "Not compared with any baseline" in alone.stdout
 
 
 def test_some_of_many_users(judged: Path) -> None:

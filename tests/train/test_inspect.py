@@ -4,9 +4,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from retrieval.common.text_table import clipped, display_width
+from retrieval.common.text_table import clipped, display_width, text_table
 from train.cli.data import inspect
-from train.setup.text_table import aligned
 
 CONFIG = """
 [data]
@@ -49,7 +48,7 @@ def test_the_numbers_of_a_small_dataset(tmp_path: Path) -> None:
 
 
 def test_tables_line_up_with_wide_and_combining_characters() -> None:
-    text = aligned(["name", "n"], [["東京", "1"], ["é" + "e\u0301", "20"], ["x" * 50, "3"]], right=[False, True])
+    text = text_table(["name", "n"], [["東京", "1"], ["é" + "e\u0301", "20"], ["x" * 50, "3"]], right=[False, True])
     assert len({display_width(line) for line in text.splitlines()}) == 1
     assert clipped("東" * 30, 9) == "東東東東…"
     assert clipped("a\n b", 9) == "a· b"

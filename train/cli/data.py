@@ -81,9 +81,10 @@ def init(interactions: Path, items: Path | None, users: Path | None, out: Path, 
     ):
         note(f"{side} features: " + ", ".join(f"{feature.name} ({feature.kind})" for feature in features))
     for found in written.left_out:
-        note(f'column "{found.column}" is no feature: {found.remark}')
-    for name in written.unused:
-        note(f'column "{name}" of the interactions is not used; data.time, data.value or data.negative may name it')
+        note(f'column "{found.column}" is not used as a feature: {found.remark}')
+    if written.unused:
+        note(f"Unused interaction columns: {', '.join(written.unused)}.")
+    note(f"Next: twotower inspect {written.path}, then twotower run {written.path} --out artifacts/NAME")
     click.echo(written.path)
 
 

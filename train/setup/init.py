@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,9 +42,11 @@ def write_config(
     users: Path | None = None,
     out: Path,
     force: bool = False,
+    columns: Mapping[Side, str] | None = None,
 ) -> Written:
     """Guess the columns of the tables and write a config that has been tried on them.
 
+    columns: the id columns of the interactions where they are known.
     Raises ConfigError if the file is there already, DataError if no column looks like users or items, or if the tables
     cannot be prepared.
     """
@@ -52,7 +54,7 @@ def write_config(
         raise ConfigError(f"{out}: already there; --force replaces it, or name another file by -o")
     table = read(interactions)
     tables: dict[Side, Table | None] = {"user": read(users) if users else None, "item": read(items) if items else None}
-    keys = _keys(table, tables)
+    keys = _keys(table, tables, columns or {})
     data = _data(table, tables, keys, out)
     found: dict[Side, list[infer.Guess]] = {
         side: _features(tables[side], keys=keys, side=side, title=data.get("title")) for side in SIDES
@@ -98,10 +100,14 @@ class _Key:
 _WORDS: Final[dict[Side, Sequence[str]]] = {"user": infer.USER_WORDS, "item": infer.ITEM_WORDS}
 
 
-def _keys(table: Table, tables: dict[Side, Table | None]) -> dict[Side, _Key]:
-    """Which columns are the ids: by their names, else by their values."""
+def _keys(table: Table, tables: dict[Side, Table | None], columns: Mapping[Side, str]) -> dict[Side, _Key]:
+    """Which columns are the ids: those given, else by their names, else by their values."""
     named: dict[Side, str | None] = {}
     for side in SIDES:
+        if side in columns:
+            table.column(columns[side], what=f"the {side} ids")  # raises DataError if it is missing
+            named[side] = columns[side]
+            continue
         free = [name for name in table.columns if name not in named.values()]
         named[side] = infer.by_name(free, _WORDS[side], prefer=("id", "key"))
     keys: dict[Side, _Key] = {}

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 
 from retrieval.bundle.layout import SPLITS
+from retrieval.common.text_table import text_table
 from retrieval.features.schema import SIDES, Feature, Side
 from train.data.dataset import Dataset
 from train.setup.infer import share
-from train.setup.text_table import aligned
 
+CELL_WIDTH: Final = 36
 FIRST_DAY_S: Final = 31_536_000  # 1971: a time below is taken as a count or a position, not as a date
 MILLISECONDS: Final = 10**11  # a time above is in milliseconds: as seconds it would be past the year 5000
 
@@ -89,7 +90,7 @@ def _range(series: pl.Series) -> str:
 def _features(dataset: Dataset) -> str:
     rows = [_feature(dataset, side, feature) for side in SIDES for feature in dataset.config.features(side)]
     header = ("tower", "feature", "kind", "missing", "vocabulary", "values")
-    return aligned(header, rows, right=(False, False, False, True, True, False))
+    return text_table(header, rows, right=(False, False, False, True, True, False), cell_width=CELL_WIDTH)
 
 
 def _feature(dataset: Dataset, side: Side, feature: Feature) -> Sequence[str]:
@@ -117,7 +118,8 @@ def _feature(dataset: Dataset, side: Side, feature: Feature) -> Sequence[str]:
 def _head(frame: pl.DataFrame, rows: int) -> str:
     first = frame.head(rows)
     cells = [[_shown(value) for value in row] for row in first.iter_rows()]
-    return aligned(frame.columns, cells, right=[dtype.is_numeric() for dtype in frame.dtypes])
+    right = [dtype.is_numeric() for dtype in frame.dtypes]
+    return text_table(frame.columns, cells, right=right, cell_width=CELL_WIDTH)
 
 
 def _shown(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""report.html and MODEL_CARD.md."""
+"""The evaluation report (report.html) and the model card (MODEL_CARD.md)."""

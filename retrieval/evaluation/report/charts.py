@@ -1,4 +1,4 @@
-"""Charts of the report, as Vega-Lite through Altair. Colours that hold on light and dark; the page sets the rest."""
+"""Charts of the report as Vega-Lite, built with Altair. Their colours work on light and dark pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,9 +13,10 @@ from retrieval.evaluation.result import Evaluation
 Spec = dict[str, Any]
 
 OWN: Final = "#3b82f6"
-RIVAL: Final = "#f59e0b"
+BASELINE: Final = "#f59e0b"
 GREYS: Final = ("#8b98a9", "#a78b9b", "#7fa08c", "#a39a7c", "#8f8fb3", "#b08f8f")
-DASHES: Final = ([1, 0], [1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [12, 4], [4, 2], [2, 2])  # tell greys apart
+DASHES: Final = ([1, 0], [1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [12, 4], [4, 2], [2, 2])  # distinguish the greys
+RANGES: Final = ("#312e81", "#3b5bdb", "#228be6", "#22b8cf", "#94d82d")  # from low to high
 GROUPS: Final = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#06b6d4", "#ec4899")
 FADED: Final = "#9aa4b255"
 
@@ -29,19 +30,21 @@ def _spec(chart: Any) -> Spec:
     return spec
 
 
-def _colours(judged: Evaluation) -> dict[str, str]:
-    """Name -> colour: the towers and the best rival stand out."""
-    others = [name for name in judged.rivals if name != judged.verdict.rival]
+def _colours(evaluation: Evaluation) -> dict[str, str]:
+    """Name -> colour; the model and the best baseline stand out."""
+    others = [name for name in evaluation.rivals if name != evaluation.verdict.baseline]
     colours = {MODEL: OWN}
-    if judged.verdict.rival is not None:
-        colours[judged.verdict.rival] = RIVAL
+    if evaluation.verdict.baseline is not None:
+        colours[evaluation.verdict.baseline] = BASELINE
     return colours | dict(zip(others, GREYS, strict=False))
 
 
-def recall_against_k(judged: Evaluation) -> Spec:
-    colours = _colours(judged)
-    curves = {MODEL: curve(judged.exact, truth=judged.stage.truth)}
-    curves |= {name: curve(rival.measured, truth=judged.stage.truth) for name, rival in judged.rivals.items()}
+def recall_against_k(evaluation: Evaluation) -> Spec:
+    colours = _colours(evaluation)
+    curves = {MODEL: curve(evaluation.exact, truth=evaluation.stage.truth)}
+    curves |= {
+        name: curve(baseline.measured, truth=evaluation.stage.truth) for name, baseline in evaluation.rivals.items()
+    }
     rows = [{"model": name, "k": k, "recall": value} for name, points in curves.items() for k, value in points.items()]
     chart = (
         alt.Chart(_values(rows), height=480)
@@ -62,33 +65,33 @@ def recall_against_k(judged: Evaluation) -> Spec:
             ),
         )
     )
-    # Dots of their own, large enough to be pointed at: a line is not.
+    # Dots large enough to point at.
     dots = chart.mark_point(filled=True, size=36).encode(
         strokeDash=alt.Undefined, tooltip=["model:N", "k:Q", alt.Tooltip("recall:Q", format=".4f")]
     )
     return _spec(chart + dots)
 
 
-def differences(judged: Evaluation) -> Spec:
-    """What the towers have over each baseline, with its interval."""
-    metric = f"ndcg@{judged.k}"
+def differences(evaluation: Evaluation) -> Spec:
+    """Gain over each baseline, with its interval."""
+    metric = f"ndcg@{evaluation.k}"
     rows: list[dict[str, Any]] = []
-    for name in judged.rivals:
-        value, low, high = judged.drawn.difference(f"model {metric}", f"{name} {metric}")
-        sure = "ahead" if low > 0 else "behind" if high < 0 else "unsure"
-        rows.append({"baseline": name, "difference": value, "low": low, "high": high, "sure": sure})
+    for name in evaluation.rivals:
+        value, low, high = evaluation.drawn.difference(f"model {metric}", f"{name} {metric}")
+        significance = "better" if low > 0 else "worse" if high < 0 else "not significant"
+        rows.append({"baseline": name, "difference": value, "low": low, "high": high, "significance": significance})
     order = [row["baseline"] for row in sorted(rows, key=lambda row: float(row["difference"]))]
     base = alt.Chart(_values(rows), height=alt.Step(44))
     y = alt.Y("baseline:N", sort=order, title=None)
     colour = alt.Color(
-        "sure:N",
-        scale=alt.Scale(domain=["ahead", "unsure", "behind"], range=["#10b981", RIVAL, "#ef4444"]),
+        "significance:N",
+        scale=alt.Scale(domain=["better", "not significant", "worse"], range=["#10b981", BASELINE, "#ef4444"]),
         legend=None,
     )
     zero = alt.Chart(_values([{"zero": 0}])).mark_rule(strokeDash=[4, 4], color="#8b98a9").encode(x="zero:Q")
     tooltip = ["baseline:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("difference", "low", "high"))]
     bars = base.mark_rule(strokeWidth=4, opacity=0.55).encode(
-        x=alt.X("low:Q", title=f"gain in NDCG@{judged.k}", axis=alt.Axis(format="+~f", tickCount=5)),
+        x=alt.X("low:Q", title=f"gain in NDCG@{evaluation.k}", axis=alt.Axis(format="+~f", tickCount=5)),
         x2="high:Q",
         y=y,
         color=colour,
@@ -100,16 +103,16 @@ def differences(judged: Evaluation) -> Spec:
     return _spec(zero + bars + dots)
 
 
-def slices(judged: Evaluation, parts: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
-    """The share of truths found, slice by slice, beside the best rival's."""
-    rival = judged.verdict.rival
+def slices(evaluation: Evaluation, parts: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
+    """Recall by slice, of the model and of the best baseline."""
+    baseline = evaluation.verdict.baseline
     order = [f"{part['slice']}|{part['truths']:,}" for part in parts]
     rows = []
     for name, part in zip(order, parts, strict=True):
         rows.append({"slice": name, "model": MODEL, "found": part["found"], "truths": part["truths"]})
-        if rival is not None:
-            rows.append({"slice": name, "model": rival, "found": part[rival], "truths": part["truths"]})
-    colours = {MODEL: OWN} if rival is None else {MODEL: OWN, rival: RIVAL}
+        if baseline is not None:
+            rows.append({"slice": name, "model": baseline, "found": part[baseline], "truths": part["truths"]})
+    colours = {MODEL: OWN} if baseline is None else {MODEL: OWN, baseline: BASELINE}
     chart = (
         alt.Chart(_values(rows), height=240)
         .mark_bar(cornerRadiusEnd=3)
@@ -118,7 +121,7 @@ def slices(judged: Evaluation, parts: Sequence[Mapping[str, Any]], *, axis: str)
                 "slice:N", sort=order, title=axis, axis=alt.Axis(labelAngle=0, labelExpr="split(datum.label, '|')")
             ),
             xOffset=alt.XOffset("model:N", sort=list(colours)),
-            y=alt.Y("found:Q", title=f"found in the first {judged.k}", axis=alt.Axis(format="%")),
+            y=alt.Y("found:Q", title=f"recall@{evaluation.k}", axis=alt.Axis(format="%")),
             color=alt.Color(
                 "model:N",
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),
@@ -131,7 +134,7 @@ def slices(judged: Evaluation, parts: Sequence[Mapping[str, Any]], *, axis: str)
 
 
 def popularity_bias(shares: Mapping[str, Mapping[str, float]]) -> Spec:
-    """Shares of head, middle, tail and cold items. shares: row -> class -> share."""
+    """Shares of head, middle, tail and cold items. shares: model -> class -> share."""
     rows = [
         {"who": who, "class": label, "share": share, "order": place}
         for who, parts in shares.items()
@@ -158,7 +161,7 @@ def popularity_bias(shares: Mapping[str, Mapping[str, float]]) -> Spec:
 
 
 def _epochs(epochs: Sequence[Mapping[str, Any]]) -> alt.X:
-    """The axis of the epochs, the same above and below."""
+    """The axis of epochs, the same in both charts."""
     ends = [epochs[0]["epoch"], epochs[-1]["epoch"]]
     axis = alt.Axis(tickMinStep=1, format="d", tickCount=8)
     return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=ends, nice=False, padding=8))
@@ -179,7 +182,7 @@ def training_loss(epochs: Sequence[Mapping[str, Any]]) -> Spec:
 
 
 def validation(epochs: Sequence[Mapping[str, Any]]) -> Spec:
-    """Validation by epoch, the best one marked."""
+    """Validation metrics by epoch, with the kept epoch marked."""
     names = [name for name in ("recall@10", "ndcg@10") if all(name in epoch for epoch in epochs)]
     rows = [{"epoch": epoch["epoch"], "metric": name, "value": epoch[name]} for epoch in epochs for name in names]
     judge = names[-1]
@@ -206,29 +209,33 @@ def validation(epochs: Sequence[Mapping[str, Any]]) -> Spec:
     return _spec(mark + lines)
 
 
-def items(judged: Evaluation, drawn: ItemMap) -> Spec:
-    """The map of item vectors."""
-    popularity = judged.held.popularity
+def items(evaluation: Evaluation, drawn: ItemMap) -> Spec:
+    """The item map."""
+    popularity = evaluation.held.popularity
     rows = [
         {
             "x": round(float(place[0]), 4),
             "y": round(float(place[1]), 4),
-            "item": title(judged, row),
+            "item": title(evaluation, row),
             "group": group,
             "users": int(popularity[row]),
         }
         for row, place, group in zip(drawn.rows.tolist(), drawn.places, drawn.groups, strict=True)
     ]
-    names = sorted({group for group in drawn.groups if group != OTHER}, key=_by_number)
-    colours = dict(zip(names, GROUPS, strict=False)) | ({OTHER: FADED} if OTHER in drawn.groups else {})
+    lows = {group: _low(group) for group in drawn.groups if group != OTHER}
+    is_ordered = None not in lows.values()
+    names = sorted(lows, key=lambda name: (lows[name] or 0.0, name))
+    colours = dict(zip(names, RANGES if is_ordered and len(names) <= len(RANGES) else GROUPS, strict=False)) | (
+        {OTHER: FADED} if OTHER in drawn.groups else {}
+    )
     hidden = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
     coloured = drawn.attribute is not None
     chart = (
         alt.Chart(_values(rows), height=460)
         .mark_circle(opacity=0.75)
         .encode(
-            x=alt.X("x:Q", axis=hidden, scale=alt.Scale(zero=False)),
-            y=alt.Y("y:Q", axis=hidden, scale=alt.Scale(zero=False)),
+            x=alt.X("x:Q", axis=hidden, scale=alt.Scale(zero=False, padding=20)),
+            y=alt.Y("y:Q", axis=hidden, scale=alt.Scale(zero=False, padding=20)),
             size=alt.Size("users:Q", scale=alt.Scale(type="sqrt", range=[8, 260]), legend=None),
             color=alt.Color(
                 "group:N",
@@ -245,8 +252,9 @@ def items(judged: Evaluation, drawn: ItemMap) -> Spec:
     return _spec(chart)
 
 
-def _by_number(name: str) -> tuple[float, str]:
+def _low(label: str) -> float | None:
+    """The lower bound of a range such as "1980 to 1989"; None for another label."""
     try:
-        return float(name.split(" to ")[0]), name
+        return float(label.split(" to ")[0])
     except ValueError:
-        return 0.0, name
+        return None

@@ -1,4 +1,4 @@
-"""A map of item vectors: their two main directions, coloured by the attribute that the vectors tell most of."""
+"""A map of item embeddings: two principal components, coloured by the attribute that they explain best."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,21 @@ from retrieval.evaluation.content_knn import texts_of
 from retrieval.evaluation.held_out import HeldOut
 
 POINTS: Final = 2_000  # items drawn: the most popular, whose vectors saw most data
-GROUPS: Final = 7  # values with a colour of their own
+GROUPS: Final = 7  # values with their own colour
 OTHER: Final = "other"
-LEAST_SHARE: Final = 0.2  # of items that have one of those values, for an attribute to be worth colouring by
+MIN_SHARE: Final = 0.2  # of items that need one of those values
 
 
 class ItemMap(NamedTuple):
-    """rows: (n,) of the items drawn. places: (n, 2). explained: share of variance along the two directions.
+    """Points of the map.
 
-    groups: a label each, by the attribute; told: share of the variance of all directions between the groups.
+    Attributes:
+        rows: (n,) int64 rows of the items.
+        places: (n, 2) coordinates.
+        explained: Share of the variance along the two components.
+        attribute: The item feature that colours the points, if one explains them.
+        groups: A label for each point.
+        between: Share of the variance, over all dimensions, between the groups.
     """
 
     rows: Rows
@@ -28,11 +34,11 @@ class ItemMap(NamedTuple):
     explained: float
     attribute: str | None
     groups: Sequence[str]
-    told: float
+    between: float
 
 
 def item_map(held: HeldOut, vectors: npt.NDArray[np.float32]) -> ItemMap:
-    """Draw the items. vectors: (items, dim), NaN where there is none."""
+    """Draw the most popular items. vectors: (items, dim), NaN rows for items without a vector."""
     known = np.flatnonzero(~np.isnan(vectors[:, 0]))
     rows = np.sort(known[np.argsort(-held.popularity[known], kind="stable")[:POINTS]])
     centred = vectors[rows].astype(np.float64)
@@ -44,19 +50,19 @@ def item_map(held: HeldOut, vectors: npt.NDArray[np.float32]) -> ItemMap:
     strengths, directions = np.linalg.eigh(centred.T @ centred)
     places = centred @ directions[:, [-1, -2]]
     labelled = _attributes(held, rows)
-    told = {name: _told(centred, groups) / spread for name, groups in labelled.items()}
-    best = max(told, key=lambda name: told[name]) if told else None
+    between = {name: _between(centred, groups) / spread for name, groups in labelled.items()}
+    best = max(between, key=lambda name: between[name]) if between else None
     return ItemMap(
         rows,
         places,
         float(strengths[-2:].sum() / spread),
         best,
         labelled[best] if best is not None else [""] * len(rows),
-        told[best] if best is not None else 0.0,
+        between[best] if best is not None else 0.0,
     )
 
 
-def _told(centred: npt.NDArray[np.float64], groups: Sequence[str]) -> float:
+def _between(centred: npt.NDArray[np.float64], groups: Sequence[str]) -> float:
     """Sum of squares between groups."""
     names, codes = np.unique(np.array(groups), return_inverse=True)
     counts = np.bincount(codes)
@@ -66,7 +72,7 @@ def _told(centred: npt.NDArray[np.float64], groups: Sequence[str]) -> float:
 
 
 def _attributes(held: HeldOut, rows: Rows) -> dict[str, list[str]]:
-    """Every attribute of the item tower that parts the items into a few groups: name -> label per item."""
+    """Item features that split the items into a few groups: name -> label of each item."""
     found = {}
     for feature in held.config.get("item", {}).get("features", []):
         name, kind = feature["name"], feature["kind"]
@@ -87,23 +93,23 @@ def _labels(kind: str, values: Sequence[Any], feature: Mapping[str, Any]) -> lis
     lists = [texts_of(value, feature.get("separator")) for value in values]
     counts = Counter(text for texts in lists for text in texts)
     shown = [text for text, _ in counts.most_common(GROUPS)]
-    # Of an item's values the rarest of those shown: the most common ones say least.
+    # The rarest of an item's values: the most common ones say least.
     groups = [next((text for text in reversed(shown) if text in texts), OTHER) for texts in lists]
     named = sum(group != OTHER for group in groups)
-    return groups if len(shown) > 1 and named >= LEAST_SHARE * len(groups) else None
+    return groups if len(shown) > 1 and named >= MIN_SHARE * len(groups) else None
 
 
 def _ranges(values: Sequence[Any]) -> list[str] | None:
-    """Numbers as five ranges of as many items each."""
+    """Numbers as five ranges with equally many items."""
     numbers = np.array([np.nan if value is None else float(value) for value in values])
     known = numbers[np.isfinite(numbers)]
-    if len(known) < LEAST_SHARE * len(numbers) or len(np.unique(known)) < 5:
+    if len(known) < MIN_SHARE * len(numbers) or len(np.unique(known)) < 5:
         return None
     edges = np.unique(np.quantile(known, np.linspace(0, 1, 6)))
     if len(edges) < 3:
         return None
     codes = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)  # NaN: above all
-    # Named by what is in them: an edge is in the range that it opens.
+    # Named by the values inside: an edge belongs to the range above it.
     inside = [numbers[(codes == code) & np.isfinite(numbers)] for code in range(len(edges) - 1)]
     ends = [(part.min(), part.max()) if len(part) else (0.0, 0.0) for part in inside]
     names = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in ends]

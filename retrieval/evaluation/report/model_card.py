@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what the model is, what it was trained on and judged by, and where its limits are.
+"""MODEL_CARD.md: the model, its data, its training, its evaluation and its limits.
 
 After Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
@@ -12,58 +12,61 @@ from retrieval.evaluation.cold_users import features_line
 from retrieval.evaluation.held_out import HeldOut
 from retrieval.evaluation.metric_table import MODEL
 from retrieval.evaluation.result import Evaluation
+from retrieval.evaluation.table import STAGES
 
 LIMITS = (
-    "Measured offline, on interactions that were recorded: an item that nobody was shown could not be right. Expect "
-    "the order of models to carry over to live use, not the numbers.",
-    "It repeats what it was trained on, popularity and gaps in who is represented included; the slices show how far.",
-    "Scores are cosines: they order the items of one user, and are no probabilities.",
+    "The evaluation is offline: an item that was never shown to a user cannot count as relevant. Expect the ranking "
+    "of models to carry over to production, not the metrics.",
+    "The model reproduces the biases of its data, such as popularity bias; the slices above show how much.",
+    "Scores are cosine similarities. They rank the items of one user; they are not probabilities.",
 )
 
 
-def markdown(judged: Evaluation, result: Mapping[str, Any]) -> str:
+def markdown(evaluation: Evaluation, result: Mapping[str, Any]) -> str:
     """The model card.
 
     result: what `metrics.json` says of the evaluation.
     """
     index = result["index"]
-    found = f"{index['kind']}, recall@10 against exact {index['recall@10_vs_exact']}"
+    found = f"{index['kind']}, recall@10 {index['recall@10_vs_exact']} of exact search"
     measured = [
-        "Users go through `user_tower.onnx` and the index, as in use. The whole catalogue is ranked, less what a user",
-        "is known to have; ties count against the model. Baselines are fitted on the same training rows, tuned on",
-        "validation, and fed the same histories. Intervals: 95%, users drawn anew, of the difference in",
-        f"NDCG@{judged.k}.",
+        "Users are evaluated as in production: through `user_tower.onnx` and the index. All items are ranked,",
+        "excluding the user's history; ties count against the model. Baselines are fitted on the same interactions,",
+        "tuned on validation, and see the same histories. Intervals: 95% bootstrap over users, of the difference in",
+        f"NDCG@{evaluation.k}.",
         "",
-        *_measured(judged, result),
+        *_measured(evaluation, result),
         "",
         *_further(result),
-        *_slices(judged, result),
+        *_slices(evaluation, result),
     ]
-    split = f"{judged.held.split_kind}; judged on {judged.stage.name}, {result['users']:,} users"
-    about = {"name": judged.path.resolve().name, "pair_id": judged.pair_id}
+    split = f"{evaluation.held.split_kind}; evaluated on {result['users']:,} {STAGES.get(evaluation.stage.name)} users"
+    about = {"name": evaluation.path.resolve().name, "pair_id": evaluation.pair_id}
     model = [("Index", found)]
     sentence = result["verdict"]["sentence"]
-    return _card(judged.held, judged.summary, **about, lead=sentence, model=model, split=split, measured=measured)
+    return _card(
+        evaluation.held, evaluation.summary, **about, lead=sentence, model=model, split=split, measured=measured
+    )
 
 
 def refitted(held: HeldOut, summary: Mapping[str, Any], *, name: str, pair_id: str) -> str:
-    """The model card of a training on everything, which nothing is held out to judge.
+    """The model card of a refit, which has no held-out data to evaluate on.
 
-    summary: what the training says of itself; `refitted_from` in it, what was measured before.
+    summary: Facts of the training; `refitted_from` holds the evaluation before the refit.
     """
     lead = (
-        "Trained on everything (`twotower train --refit`), what was held out before included, for as long as "
-        "validation chose. It was not judged itself: nothing is left to judge it by."
+        "Trained on all interactions, the held-out ones included (`twotower train --refit`), for the number of epochs "
+        "that validation chose. It cannot be evaluated: no data is held out."
     )
     before = summary.get("refitted_from")
     if before is None:
-        measured = ["Nothing: the training that it was refitted from had not been evaluated."]
+        measured = ["Nothing: the training before the refit was not evaluated."]
     else:
         measured = [
-            f"Model `{before['pair_id']}`, of the same data and recipe without what was held out from it:",
+            f"Model `{before['pair_id']}`, trained with the same settings without the held-out interactions:",
             before["verdict"],
             "",
-            *_table(("", "of the model before"), [(key, f"{value:.4f}") for key, value in before["metrics"].items()]),
+            *_table(("", "before the refit"), [(key, f"{value:.4f}") for key, value in before["metrics"].items()]),
         ]
     return _card(
         held, summary, name=name, pair_id=pair_id, lead=lead, model=[], split="none (refit)", measured=measured
@@ -81,7 +84,7 @@ def _card(
     split: str,
     measured: Sequence[str],
 ) -> str:
-    """What all cards say, with what is particular to one in its place."""
+    """The card, in the order of Mitchell et al."""
     config, span = held.config, held.span()
     lines = [
         f"# Model card: {name}",
@@ -120,15 +123,15 @@ def _card(
         "",
         *_table(("", ""), list(_training(summary))),
         "",
-        "## What was measured",
+        "## Evaluation",
         "",
         *measured,
         "",
         "## Intended use",
         "",
-        "Retrieval: picking some tens or hundreds of candidates from a catalogue of this kind, for users whose history",
-        "and features look like those above. A ranking stage that knows price, stock or context belongs behind it.",
-        "Not for decisions about people.",
+        "Candidate retrieval: tens to hundreds of items from a catalogue of this kind, for users whose histories and",
+        "features resemble those above. Add a ranking stage that knows price, stock or context. Not for decisions",
+        "about people.",
         "",
         "## Limits",
         "",
@@ -139,7 +142,7 @@ def _card(
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
-    """A table in Markdown; a bar within a cell is escaped."""
+    """A Markdown table; "|" within a cell is escaped."""
     cells = [tuple(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) for row in (head, *rows)]
     top, *rest = ("| " + " | ".join(row) + " |" for row in cells)
     return [top, "| " + " | ".join("---" for _ in head) + " |", *rest]
@@ -153,11 +156,11 @@ def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     if named.get("objective") != "sampled-softmax":
         named.pop("candidates", None)
     ease = model.get("ease") or {}
-    rows = [("Encoders", encoders), ("Recipe", _told(named))]
-    return [*rows, ("EASE", _told(ease))] if ease.get("weight") else rows
+    rows = [("Encoders", encoders), ("Recipe", _settings(named))]
+    return [*rows, ("EASE", _settings(ease))] if ease.get("weight") else rows
 
 
-def _told(settings: Mapping[str, Any]) -> str:
+def _settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in settings.items()
@@ -177,34 +180,34 @@ def _training(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     best = summary.get("best", {})
     yield "Epochs", f"{summary.get('epochs', 'unknown')}, best {best.get('epoch', 'unknown')}"
     if "seconds" in summary:
-        yield "Seconds", f"{summary['seconds']:.0f} in all, {summary.get('seconds_to_best', 0):.0f} to the best epoch"
+        yield "Time", f"{summary['seconds']:.0f} s, {summary.get('seconds_to_best', 0):.0f} s to the best epoch"
     if "interactions_per_second" in summary:
-        yield "Throughput", f"{summary['interactions_per_second']:,.0f} interactions a second"
+        yield "Throughput", f"{summary['interactions_per_second']:,.0f} interactions/s"
     if "peak_memory_bytes" in summary:
         yield "Peak memory", f"{summary['peak_memory_bytes'] / 1e6:,.0f} MB"
 
 
-def _measured(judged: Evaluation, result: Mapping[str, Any]) -> list[str]:
-    columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in judged.ks]
-    columns += [f"{name}@{judged.k}" for name in ("mrr", "coverage", "novelty", "gini")]
+def _measured(evaluation: Evaluation, result: Mapping[str, Any]) -> list[str]:
+    columns = [f"{name}@{k}" for name in ("recall", "ndcg") for k in evaluation.ks]
+    columns += [f"{name}@{evaluation.k}" for name in ("mrr", "coverage", "novelty", "gini")]
     rows = [(f"**{MODEL}**", *(f"{result['metrics'][column]:.4f}" for column in columns), "")]
     for name, values in result["baselines"].items():
-        gap = result["differences"][name][f"ndcg@{judged.k}"]
+        gap = result["differences"][name][f"ndcg@{evaluation.k}"]
         interval = f"{gap['value']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
         rows.append((name, *(f"{values[column]:.4f}" for column in columns), interval))
-    lines = _table(("", *columns, f"{MODEL} less this"), rows)
+    lines = _table(("", *columns, f"gain of {MODEL}"), rows)
     left_out = [f"{name}: {reason}" for name, reason in result["baselines_left_out"].items()]
-    return lines + (["", "Left out: " + "; ".join(left_out) + "."] if left_out else [])
+    return lines + (["", "Skipped: " + "; ".join(left_out) + "."] if left_out else [])
 
 
 def _further(result: Mapping[str, Any]) -> list[str]:
-    """Predicted values, new items and users without history, where there is something to tell."""
+    """Rating prediction, cold items and cold users, as far as they were measured."""
     lines: list[str] = []
     if "rating" in result:
         rating = result["rating"]
         rows = [(name, errors["rmse"], errors["mae"]) for name, errors in rating["baselines"].items()]
         own = (f"**{MODEL}**", rating["rmse"], rating["mae"])
-        lines += [*_table((f"error on {rating['ratings']:,} values", "RMSE", "MAE"), [own, *rows]), ""]
+        lines += [*_table((f"error on {rating['ratings']:,} ratings", "RMSE", "MAE"), [own, *rows]), ""]
     if "cold_items" in result:
         lines += [cold_line(result["cold_items"]) + ".", ""]
     if "features_only" in result:
@@ -212,21 +215,21 @@ def _further(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _slices(judged: Evaluation, result: Mapping[str, Any]) -> list[str]:
+def _slices(evaluation: Evaluation, result: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    rival = judged.verdict.rival
+    baseline = evaluation.verdict.baseline
     for kind, title in (("history", "items in the history"), ("popularity", "popularity of the item")):
         rows = []
         for part in result["slices"][kind]:
-            other = (f"{part[rival]:.4f}",) if rival else ()
+            other = (f"{part[baseline]:.4f}",) if baseline else ()
             rows.append((part["slice"], f"{part['truths']:,}", f"{part['found']:.4f}", *other))
-        head = (title, "truths", f"found in {judged.k}", *((rival,) if rival else ()))
+        head = (title, "held-out", f"recall@{evaluation.k}", *((baseline,) if baseline else ()))
         lines += [*_table(head, rows), ""]
     return lines[:-1]
 
 
 def _day(seconds: float) -> str:
-    """The date of epoch seconds; the number itself where it is not a time of day in this era."""
+    """The date of epoch seconds, or the number itself if it is no plausible time."""
     try:
         moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Writes: items put in and taken out, by the code of `index add` and `index remove`; published before the answer."""
+"""Add, replace and remove items, by the code of `index add` and `index remove`; published before the answer."""
 
 import json
 import tempfile
@@ -8,58 +8,67 @@ from typing import Any, Final
 from retrieval.bundle.writer import publishing
 from retrieval.common.errors import DataError, QueryError
 from retrieval.index.updates import add_items, remove_items
-from retrieval.server.parsing import body_of, params_of, place_of, records_of
-from retrieval.server.refusal import RefusedError
-from retrieval.server.routes.recommend import Call
+from retrieval.server.errors import RequestError
+from retrieval.server.messages import DeleteItemAnswer, PutItemsAnswer, PutItemsRequest
+from retrieval.server.routes.route import Context, route
 
 WAIT_S: Final = 10.0  # for another writer of the bundle
-ID: Final = "id"  # what answers call the first column of the items; taken for it here too
+ID: Final = "id"  # the name of the item id in answers; accepted for the id column
 
 
-def put_items(call: Call) -> dict[str, Any]:
-    """Add items, or replace those that are there. Once this returns they are on the disk."""
-    params_of(call.params, ())
-    records = records_of(body_of(call.body, ("items",)), "items", call.limits.items)
-    if not records:
-        raise RefusedError(400, '"items" is empty; expected a list of objects')
-    names = call.serving.item_schema.names
-    own = [_own(record, names, place_of(position, records)) for position, record in enumerate(records)]
-    further = sorted({name for record in own for name in record} - set(names))
-    # The file is what `index add` reads; its path is nobody's business.
+@route(
+    "PUT",
+    "/v1/items",
+    errors=(403, 413),
+    writes=True,
+    example={"items": [{"id": "9001", "title": "A new one"}]},
+)
+def put_items(context: Context, body: PutItemsRequest) -> PutItemsAnswer:
+    """Add items, or replace those with the same id. The change is on disk before the answer."""
+    if not body.items:
+        raise RequestError(400, '"items" is empty; expected at least one item')
+    names = context.snapshot.item_schema.names
+    records = [_with_id(record, names, position) for position, record in enumerate(body.items)]
+    unknown = sorted({name for record in records for name in record} - set(names))
+    # `add_items` reads a file; errors must not show its path.
     with tempfile.TemporaryDirectory(prefix="twotower-") as folder:
         source = Path(folder) / "items.jsonl"
         with source.open("w", encoding="utf-8") as file:
-            for record in own:
-                kept = {name: record.get(name) for name in names if name in record}
-                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            for record in records:
+                known = {name: record[name] for name in names if name in record}
+                file.write(json.dumps(known, ensure_ascii=False) + "\n")
         try:
-            with publishing(call.serving.bundle.path, wait_s=WAIT_S) as draft:
+            with publishing(context.snapshot.bundle.path, wait_s=WAIT_S) as draft:
                 change = add_items(draft, source)
         except (DataError, QueryError) as error:
-            raise RefusedError(400, str(error).replace(str(source), "items")) from error
-    answer: dict[str, Any] = {"added": change.added, "replaced": change.replaced}
-    if further:
-        answer["notes"] = [f"the catalogue has no column {', '.join(further)[:500]}; left out"]
+            raise RequestError(400, str(error).replace(str(source), "items")) from error
+    answer: PutItemsAnswer = {
+        "pair_id": context.snapshot.bundle.pair_id,
+        "generation": context.snapshot.bundle.generation,
+        "added": change.added,
+        "replaced": change.replaced,
+    }
+    if unknown:
+        answer["notes"] = [f"ignored, since the catalogue has no such column: {', '.join(unknown)[:500]}"]
     return answer
 
 
-def delete_item(call: Call) -> dict[str, Any]:
-    """Let an item be found no more."""
-    params_of(call.params, ())
-    item = call.path["item"]
-    with publishing(call.serving.bundle.path, wait_s=WAIT_S) as draft:
+@route("DELETE", "/v1/items/{item:id}", errors=(403, 404), writes=True)
+def delete_item(context: Context) -> DeleteItemAnswer:
+    """Remove an item, so that it is no longer recommended. The change is on disk before the answer."""
+    item = context.path["item"]
+    with publishing(context.snapshot.bundle.path, wait_s=WAIT_S) as draft:
         change = remove_items(draft, [item])
     if not change.removed:
-        raise RefusedError(404, f'there is no item "{item[:100]}"; ids are those of the catalogue')
-    return {"removed": change.removed}
+        raise RequestError(404, f'there is no item "{item[:100]}" in the catalogue')
+    return {**context.snapshot.stamp, "removed": change.removed}
 
 
-def _own(record: dict[str, Any], names: list[str], place: str) -> dict[str, Any]:
-    """A record by the names of the catalogue. Raises RefusedError without an id."""
+def _with_id(record: dict[str, Any], names: list[str], position: int) -> dict[str, Any]:
+    """A record whose id is in the id column. Raises RequestError without an id."""
     name = names[0]
     if name not in record and ID in record and ID not in names:
         record = {name: record[ID], **{key: value for key, value in record.items() if key != ID}}
-    value = record.get(name)
-    if value is None or isinstance(value, (dict, list)):
-        raise RefusedError(400, f'{place}"{name}" is not there; an item needs an id as text')
+    if record.get(name) is None or isinstance(record[name], dict | list):
+        raise RequestError(400, f'"items[{position}].{name}" is missing; an item needs an id as text or a number')
     return record

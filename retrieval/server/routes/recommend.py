@@ -1,169 +1,169 @@
-"""Questions: each function answers one route, from one generation, with an object of JSON."""
+"""Recommendations, similar items, search by vector and embeddings."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.features.kinds import text_of
 from retrieval.retriever import Answer, Hit, Query
-from retrieval.server.limits import Limits
-from retrieval.server.parsing import (
-    OPTIONS,
+from retrieval.server.errors import RequestError
+from retrieval.server.messages import (
+    EmbedAnswer,
+    EmbedRequest,
+    Ids,
     Options,
-    body_of,
-    count_of,
-    options_of,
-    params_of,
-    records_of,
-    shown,
-    users_of,
-    vectors_of,
+    RecommendAnswer,
+    RecommendRequest,
+    Result,
+    SearchAnswer,
+    SearchRequest,
+    SimilarAnswer,
+    User,
 )
-from retrieval.server.refusal import RefusedError
-from retrieval.server.routes import search_items
-from retrieval.server.snapshot import Serving
+from retrieval.server.routes.route import Context, route
+from retrieval.server.snapshot import Snapshot
 
-LISTED: Final = 20  # items or users where the request does not say
+Vectors = npt.NDArray[np.float32]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A request that has arrived whole. path: what its address names. params: its query string."""
-
-    serving: Serving
-    limits: Limits
-    body: bytes = b""
-    path: Mapping[str, str]
-    params: Sequence[tuple[str, str]] = ()
+DEFAULT_K: Final = 10
+UNIT_SLACK: Final = 1e-4  # a vector whose length is this close to 1 is used as it is
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A recommendation as it was asked for."""
+class SearchOptions(NamedTuple):
+    """Options with defaults filled in; requests with equal options can share one search."""
 
-    users: Sequence[Query]
-    options: Options
-
-
-def recommend(call: Call) -> dict[str, Any]:
-    return recommended(call.serving, [asked_of(call)])[0]
+    k: int
+    where: str | None
+    exclude: tuple[str, ...]
+    diversity: float
+    include_seen: bool = False
 
 
-def asked_of(call: Call) -> Asked:
-    content = body_of(call.body, ("users", *OPTIONS, "include_seen"))
-    options = options_of(content, call.limits)
-    return Asked(users_of(content, call.limits), options)
+def search_options(request: Options) -> SearchOptions:
+    return SearchOptions(
+        k=DEFAULT_K if request.k is None else request.k,
+        where=request.where,
+        exclude=tuple(ids_of(request.exclude)),
+        diversity=request.diversity or 0.0,
+        include_seen=bool(getattr(request, "include_seen", False)),
+    )
 
 
-def recommended(serving: Serving, asked: Sequence[Asked]) -> list[dict[str, Any]]:
-    """Answers to requests that have their options in common. An error does not say whose it is: ask each alone."""
-    options = asked[0].options
+@route("POST", "/v1/recommend", errors=(413,), example={"users": [{"history": ["50", "172", "181"]}], "k": 5})
+def recommend(context: Context, body: RecommendRequest) -> RecommendAnswer:
+    """Recommend the top k items to users, known or new."""
+    return recommend_batch(context.snapshot, [body])[0]
+
+
+def recommend_batch(snapshot: Snapshot, requests: Sequence[RecommendRequest]) -> list[RecommendAnswer]:
+    """Answer requests with equal options in one call. An error does not say which request caused it."""
+    options = search_options(requests[0])
     answers = iter(
-        serving.retriever.answer(
-            [user for one in asked for user in one.users],
-            k=options.k,
-            where=options.where,
-            exclude=options.exclude,
-            include_seen=options.include_seen,
-            diversity=options.diversity,
+        snapshot.retriever.answer(
+            [query_of(user) for request in requests for user in request.users], **options._asdict()
         )
     )
     return [
-        {**serving.stamp, "results": [_result(answer) for answer in islice(answers, len(one.users))]} for one in asked
+        {**snapshot.stamp, "results": [_result(answer) for answer in islice(answers, len(request.users))]}
+        for request in requests
     ]
 
 
-def search(call: Call) -> dict[str, Any]:
-    content = body_of(call.body, ("vectors", "pair_id", *OPTIONS))
-    serving = call.serving
-    _of_pair(content.get("pair_id"), serving)
-    options = options_of(content, call.limits)
-    vectors = vectors_of(content, call.limits, dim=serving.bundle.schema.dim)
-    hidden = serving.retriever.catalog.rows(options.exclude)
+@route("GET", "/v1/similar/{item:id}", errors=(404,))
+def similar(context: Context, params: Options) -> SimilarAnswer:
+    """Find the items most similar to an item."""
+    snapshot, item, options = context.snapshot, context.path["item"], search_options(params)
+    snapshot.row(item)
+    hits = snapshot.retriever.similar(
+        item, k=options.k, where=options.where, exclude=options.exclude, diversity=options.diversity
+    )
+    return {**snapshot.stamp, "item": item, "hits": [hit.to_json() for hit in hits]}
+
+
+@route("POST", "/v1/search", errors=(409, 413), example={"vectors": [[0.1, 0.2, "..."]], "k": 5})
+def search(context: Context, body: SearchRequest) -> SearchAnswer:
+    """Find the top k items for query vectors."""
+    snapshot, options = context.snapshot, search_options(body)
+    bundle, retriever = snapshot.bundle, snapshot.retriever
+    if body.pair_id is not None and body.pair_id != bundle.pair_id:
+        raise RequestError(
+            409,
+            f'the vectors come from model "{body.pair_id[:100]}", the items from "{bundle.pair_id}"; embed them again',
+        )
+    vectors = unit_vectors(body.vectors, dim=bundle.schema.dim)
+    excluded = retriever.catalog.rows(options.exclude)
     found: list[list[Hit]] = []
     if len(vectors):
-        found = serving.retriever.search(
+        found = retriever.search(
             vectors,
             k=options.k,
             where=options.where,
-            exclude=[hidden] * len(vectors),
+            exclude=[excluded] * len(vectors),
             diversity=options.diversity,
         )
-    return {**serving.stamp, "results": [{"hits": [hit.to_json() for hit in hits]} for hits in found]}
+    return {**snapshot.stamp, "results": [{"hits": [hit.to_json() for hit in hits]} for hits in found]}
 
 
-def similar(call: Call) -> dict[str, Any]:
-    options = options_of(params_of(call.params, OPTIONS), call.limits)
-    item = call.path["item"]
-    _row_of(call.serving, item)
-    hits = call.serving.retriever.similar(
-        item, k=options.k, where=options.where, exclude=options.exclude, diversity=options.diversity
-    )
-    return {**call.serving.stamp, "item": item, "hits": [hit.to_json() for hit in hits]}
-
-
-def embed(call: Call) -> dict[str, Any]:
-    content = body_of(call.body, ("tower", "records"))
-    side = content.get("tower")
-    if side not in ("user", "item"):
-        raise RefusedError(400, f'"tower" is {shown(side)}; expected "user" or "item"')
-    records = records_of(content, "records", call.limits.at_once)
-    vectors = call.serving.tower("user" if side == "user" else "item").embed(records)
+@route("POST", "/v1/embed", errors=(413,), example={"tower": "user", "records": [{"history": ["50", "172"]}]})
+def embed(context: Context, body: EmbedRequest) -> EmbedAnswer:
+    """Embed users or items through their tower."""
+    snapshot = context.snapshot
+    vectors = snapshot.tower(body.tower).embed(body.records)
     numbers = [[float(str(number)) for number in vector] for vector in vectors]  # the shortest text of a float32
-    return {**call.serving.stamp, "dim": call.serving.bundle.schema.dim, "vectors": numbers}
+    return {**snapshot.stamp, "dim": snapshot.bundle.schema.dim, "vectors": numbers}
 
 
-def items(call: Call) -> dict[str, Any]:
-    content = params_of(call.params, ("search", "where", "limit"))
-    limit = count_of(content, "limit", default=LISTED, most=call.limits.listed)
-    where = options_of({"where": content.get("where")}, call.limits).where
-    rows, more = search_items.items(call.serving, content.get("search") or "", where=where, limit=limit)
-    return {**call.serving.stamp, "items": [search_items.record(call.serving, row) for row in rows], "more": more}
+def ids_of(ids: Ids | None) -> list[str]:
+    """Ids as text: 1 and "1" are the same id; null and "" are left out."""
+    return [text for entry in ids or () if (text := text_of(entry))]
 
 
-def item(call: Call) -> dict[str, Any]:
-    params_of(call.params, ())
-    row = _row_of(call.serving, call.path["item"])
-    return {**call.serving.stamp, "item": search_items.record(call.serving, row)}
+def query_of(user: User) -> Query:
+    """The query of a user of a request."""
+    return Query(
+        user=text_of(user.user) or None,
+        features=user.features or {},
+        history=None if user.history is None else ids_of(user.history),
+        exclude=ids_of(user.exclude),
+    )
 
 
-def users(call: Call) -> dict[str, Any]:
-    content = params_of(call.params, ("search", "limit"))
-    limit = count_of(content, "limit", default=LISTED, most=call.limits.listed)
-    found, more = search_items.users(call.serving, content.get("search") or "", limit=limit)
-    return {**call.serving.stamp, "users": found, "more": more}
+def unit_vectors(rows: Sequence[Sequence[float]], *, dim: int) -> Vectors:
+    """Scale vectors to unit length; one that has it is not changed.
+
+    Args:
+        rows: Finite numbers.
+        dim: Expected length of each row.
+
+    Returns:
+        (len(rows), dim) float32.
+
+    Raises:
+        RequestError: if a row has another length, or is all zeros.
+    """
+    for position, row in enumerate(rows):
+        if len(row) != dim:
+            raise RequestError(400, f'"vectors[{position}]" has {len(row)} numbers; expected {dim}')
+    wide = np.array(rows, dtype=np.float64).reshape(len(rows), dim)
+    peaks = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)  # (rows, 1)
+    if (peaks == 0).any():
+        raise RequestError(400, f'"vectors[{int(peaks.argmin())}]" is all zeros; a zero vector has no direction')
+    scaled = wide / peaks  # squares neither overflow nor vanish
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        is_unit = np.abs(lengths * peaks - 1) <= UNIT_SLACK
+    vectors: Vectors = np.where(is_unit, wide, scaled / lengths).astype(np.float32)
+    return vectors
 
 
-def user(call: Call) -> dict[str, Any]:
-    params_of(call.params, ())
-    found = search_items.user(call.serving, call.path["user"])
-    if found is None:
-        raise RefusedError(404, f'there is no user "{call.path["user"][:100]}"{_no_users(call.serving)}')
-    return {**call.serving.stamp, "user": found}
-
-
-def _result(answer: Answer) -> dict[str, Any]:
-    """Hits as `query` gives them, the user if one was named, notes if there are any."""
-    whole = answer.to_json()
-    if answer.user is None:
-        del whole["user"]
-    return {**whole, "notes": answer.notes} if answer.notes else whole
-
-
-def _row_of(serving: Serving, name: str) -> int:
-    row = serving.retriever.catalog.row(name)
-    if row is None:
-        raise RefusedError(404, f'there is no item "{name[:100]}"; ids are those of the catalogue')
-    return row
-
-
-def _no_users(serving: Serving) -> str:
-    return " (the bundle was made without users)" if serving.users is None else ""
-
-
-def _of_pair(pair_id: Any, serving: Serving) -> None:
-    """Raises RefusedError for vectors of another pair of towers: their scores would mean nothing."""
-    if pair_id is not None and pair_id != serving.bundle.pair_id:
-        raise RefusedError(
-            409, f'the vectors are of model {shown(pair_id)}, the items of "{serving.bundle.pair_id}"; embed them anew'
-        )
+def _result(answer: Answer) -> Result:
+    """Hits as `twotower query` prints them, with the user id if there is one and notes if there are any."""
+    result: Result = {"hits": [hit.to_json() for hit in answer.hits]}
+    if answer.user is not None:
+        result = {"user": answer.user, **result}
+    if answer.notes:
+        result["notes"] = answer.notes
+    return result

@@ -1,4 +1,4 @@
-"""Finding items and users by a few letters, for people and for pages."""
+"""Search for items and users by text, and look one of them up."""
 
 import re
 from typing import Any, Final
@@ -6,18 +6,78 @@ from typing import Any, Final
 import numpy as np
 
 from retrieval.catalog.users import HISTORY
-from retrieval.server.snapshot import Serving
+from retrieval.server.errors import RequestError
+from retrieval.server.messages import (
+    ItemAnswer,
+    ListItemsAnswer,
+    ListItemsParams,
+    ListUsersAnswer,
+    ListUsersParams,
+    UserAnswer,
+)
+from retrieval.server.routes.route import Context, route
+from retrieval.server.snapshot import Snapshot
 
-RANKED: Final = 2_000  # matches that are put in order; with more than these the first of the catalogue are taken
+DEFAULT_LIMIT: Final = 20
+RANKED_MATCHES: Final = 2_000  # matches that are ranked; of more than these, the first of the catalogue
 HISTORY_SHOWN: Final = 100
 
 
-def items(serving: Serving, text: str, *, where: str | None, limit: int) -> tuple[list[int], bool]:
-    """Rows of items whose id or text holds what was typed, likeliest first, and whether there are more.
+@route("GET", "/v1/items")
+def list_items(context: Context, params: ListItemsParams) -> ListItemsAnswer:
+    """Search for items by part of their id or text."""
+    snapshot = context.snapshot
+    limit = DEFAULT_LIMIT if params.limit is None else params.limit
+    rows, more = find_items(snapshot, params.search or "", where=params.where, limit=limit)
+    return {**snapshot.stamp, "items": [item_record(snapshot, row) for row in rows], "more": more}
 
-    where: a filter that they pass too. Raises QueryError.
+
+@route("GET", "/v1/items/{item:id}", errors=(404,))
+def get_item(context: Context) -> ItemAnswer:
+    """Look up an item."""
+    snapshot = context.snapshot
+    return {**snapshot.stamp, "item": item_record(snapshot, snapshot.row(context.path["item"]))}
+
+
+@route("GET", "/v1/users")
+def list_users(context: Context, params: ListUsersParams) -> ListUsersAnswer:
+    """Search for users of the data by the first characters of their id."""
+    snapshot, users, more = context.snapshot, list[str](), False
+    if snapshot.users is not None:
+        limit = DEFAULT_LIMIT if params.limit is None else params.limit
+        rows = snapshot.users.beginning((params.search or "").strip(), count=limit + 1)
+        users, more = [snapshot.users.id(row) for row in rows[:limit]], len(rows) > limit
+    return {**snapshot.stamp, "users": users, "more": more}
+
+
+@route("GET", "/v1/users/{user:id}", errors=(404,))
+def get_user(context: Context) -> UserAnswer:
+    """Look up a user of the data: features, and the newest items of the history."""
+    snapshot, name = context.snapshot, context.path["user"]
+    found = user_record(snapshot, name)
+    if found is None:
+        why = " (the bundle was made without users)" if snapshot.users is None else ""
+        raise RequestError(404, f'there is no user "{name[:100]}"{why}')
+    return {**snapshot.stamp, "user": found}
+
+
+def find_items(snapshot: Snapshot, text: str, *, where: str | None, limit: int) -> tuple[list[int], bool]:
+    """Find items whose id or text columns contain `text`, ignoring case.
+
+    Args:
+        snapshot: The bundle.
+        text: What to look for; all items if blank.
+        where: A filter that the items must pass too.
+        limit: Number of rows.
+
+    Returns:
+        Rows, most likely first: the exact id, then titles that begin with the text, then words; and whether there
+        are more.
+
+    Raises:
+        QueryError: for an invalid filter.
     """
-    catalog = serving.retriever.catalog
+    catalog = snapshot.retriever.catalog
     mask = np.ones(catalog.height, dtype=np.bool_)
     mask[catalog.removed] = False
     if where:
@@ -26,62 +86,55 @@ def items(serving: Serving, text: str, *, where: str | None, limit: int) -> tupl
     if not text:
         rows = np.flatnonzero(mask)
         return rows[:limit].tolist(), len(rows) > limit
-    columns = text_columns(serving)
+    columns = text_columns(snapshot)
     mask &= catalog.where(" OR ".join(f"{_quoted(name)} ILIKE {_pattern(text)}" for name in columns))
     rows = np.flatnonzero(mask)
     exact = catalog.row(text)
-    ranked = sorted(rows[:RANKED].tolist(), key=lambda row: (row != exact, *_rank(serving, row, text, columns[1:2])))
+    ranked = sorted(
+        rows[:RANKED_MATCHES].tolist(), key=lambda row: (row != exact, *_match_rank(snapshot, row, text, columns[1:2]))
+    )
     if exact is not None and exact not in ranked and not where:
         ranked.insert(0, exact)
     return ranked[:limit], len(rows) > limit
 
 
-def record(serving: Serving, row: int) -> dict[str, Any]:
-    """An item as hits show it, without a score."""
-    catalog = serving.retriever.catalog
+def item_record(snapshot: Snapshot, row: int) -> dict[str, Any]:
+    """The id and the columns of an item."""
+    catalog = snapshot.retriever.catalog
     return {"id": catalog.id(row), **catalog.record(row)}
 
 
-def users(serving: Serving, text: str, *, limit: int) -> tuple[list[str], bool]:
-    """Ids that begin with what was typed, and whether there are more."""
-    lookup = serving.users
-    if lookup is None:
-        return [], False
-    rows = lookup.beginning(text.strip(), count=limit + 1)
-    return [lookup.id(row) for row in rows[:limit]], len(rows) > limit
-
-
-def user(serving: Serving, name: str) -> dict[str, Any] | None:
-    """A user of the data: its features, and the newest items of its history, oldest first; None if there is none."""
-    lookup = serving.users
-    row = None if lookup is None else lookup.row(name)
-    if lookup is None or row is None:
+def user_record(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
+    """Features of a user of the data and the newest items of its history, oldest first; None if there is none."""
+    users = snapshot.users
+    row = None if users is None else users.row(name)
+    if users is None or row is None:
         return None
-    columns = lookup.record(row)
-    tower = serving.bundle.schema.user
+    columns = users.record(row)
+    tower = snapshot.bundle.schema.user
     history = columns.pop(tower.history.name if tower.history is not None else HISTORY, None) or []
-    catalog = serving.retriever.catalog
+    catalog = snapshot.retriever.catalog
     shown = [(item, catalog.row(item)) for item in history[-HISTORY_SHOWN:]]
     return {
         "id": name,
         "features": {feature.name: columns[feature.name] for feature in tower.inputs if feature.name in columns},
-        "history": [{"id": item} if row is None else record(serving, row) for item, row in shown],
+        "history": [{"id": item} if row is None else item_record(snapshot, row) for item, row in shown],
         "history_length": len(history),
     }
 
 
-def text_columns(serving: Serving) -> list[str]:
-    """Columns of the items that hold a text each; the ids first."""
+def text_columns(snapshot: Snapshot) -> list[str]:
+    """The id column, then the text columns of the items."""
     import pyarrow as pa
 
-    schema = serving.item_schema
+    schema = snapshot.item_schema
     texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     return list(dict.fromkeys([schema.names[0], *texts]))
 
 
-def _rank(serving: Serving, row: int, text: str, column: list[str]) -> tuple[int, int, int]:
-    """Order among matches: the title begins with the text, a word of it does, anything else; shorter titles first."""
-    title = str(serving.retriever.catalog.record(row).get(column[0]) or "") if column else ""
+def _match_rank(snapshot: Snapshot, row: int, text: str, column: list[str]) -> tuple[int, int, int]:
+    """Sort key: the title begins with the text, a word of it does, neither; then shorter titles first."""
+    title = str(snapshot.retriever.catalog.record(row).get(column[0]) or "") if column else ""
     folded, wanted = title.casefold(), text.casefold()
     place = 0 if folded.startswith(wanted) else 1 if re.search(rf"\b{re.escape(wanted)}", folded) else 2
     return place, len(title), row

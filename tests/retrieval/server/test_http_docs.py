@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from retrieval.server.limits import Limits
-from retrieval.server.routes.table import ROUTES
+from retrieval.server.routes import ROUTES
+from retrieval.server.settings import Limits
 from tests.retrieval.server.conftest import Served
 from tests.support.tiny import write_tiny
 
@@ -31,9 +31,9 @@ def told() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_every_route_and_limit_is_told() -> None:
     for route in ROUTES:
-        assert f"`{route.method} {route.shown}`" in TEXT
+        assert f"`{route.method} {route.documented_path}`" in TEXT
     limits = Limits()
-    for told in (f"k {limits.k:,}", f"{limits.at_once} users", f"{limits.items:,} items", f"{limits.listed} items"):
+    for told in (f"k {limits.k:,}", f"{limits.batch} users", f"{limits.items:,} items", f"{limits.listed} items"):
         assert told in TEXT
     assert f"{limits.body_bytes >> 20} MiB" in TEXT
     assert f"{limits.body_s:g} s" in TEXT

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from retrieval.server import pages
-from retrieval.server.routes.table import ROUTES
+from retrieval.server.routes import ROUTES
 from tests.export.runtimes.machines import chromium
 from tests.retrieval.server.conftest import Served
 from tests.retrieval.server.test_process import ask, serving
@@ -43,7 +43,7 @@ def test_openapi_tells_of_every_route(client: TestClient, serve: Served) -> None
     assert document["openapi"].startswith("3.1")
     told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     own = {("GET", path) for path in ("/healthz", "/readyz", "/metrics")}
-    assert told == {(route.method, route.shown) for route in ROUTES} | own
+    assert told == {(route.method, route.documented_path) for route in ROUTES} | own
     assert "security" not in document
     guarded, _ = serve(token="abc")
     assert guarded.get("/openapi.json").json()["security"] == [{"token": []}]
@@ -51,11 +51,12 @@ def test_openapi_tells_of_every_route(client: TestClient, serve: Served) -> None
 
 def test_openapi_names_what_answers_hold(client: TestClient) -> None:
     """Every key of a real answer is told, and every example is taken."""
-    paths = client.get("/openapi.json").json()["paths"]
+    document = client.get("/openapi.json").json()
+    paths, schemas = document["paths"], document["components"]["schemas"]
 
     def fields(path: str, method: str) -> set[str]:
         content = paths[path][method]["responses"]["200"]["content"]
-        return set(content["application/json"]["schema"]["properties"])
+        return set(schemas[content["application/json"]["schema"]["$ref"].split("/")[-1]]["properties"])
 
     def example(path: str) -> Any:
         return paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
@@ -110,7 +111,7 @@ def test_a_browser_draws_the_answer(drawn: Any) -> None:
     page = drawn(f"/#{state}")
     assert page.count('class="hit"') == 7
     assert "40 items, flat index, model abc123abc123, generation 2" in page
-    assert "For someone who chose Film 1 – é, Film 5 – é" in page
+    assert "Recommendations after Film 1 – é, Film 5 – é" in page
     assert "&lt;img src=x" in page
     assert "<img" not in page
     assert "<title>twotower</title>" in page
@@ -118,9 +119,9 @@ def test_a_browser_draws_the_answer(drawn: Any) -> None:
 
 def test_a_browser_draws_a_user_an_item_and_a_mistake(drawn: Any) -> None:
     page = drawn("/#" + quote('{"mode":"user","user":"u1"}'))
-    assert "For user u1" in page
-    assert "Chose 4 items" in page
-    assert "Like Film 4" in drawn("/#" + quote('{"mode":"item","item":"i4"}'))
+    assert "Recommendations for user u1" in page
+    assert "History: 4 items" in page
+    assert "Similar to Film 4" in drawn("/#" + quote('{"mode":"item","item":"i4"}'))
     page = drawn("/#" + quote('{"where":"yaer > 3"}'))
     assert 'there is no column "yaer"; did you mean "year"?' in page
 

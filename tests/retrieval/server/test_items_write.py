@@ -61,7 +61,7 @@ def test_columns_that_the_catalogue_lacks_are_left_out_and_told(serve: Served, c
     client, _ = serve(writable=True)
     capfd.readouterr()
     put = client.put("/v1/items", json={"items": [{"item_id": "x", "colour": "red", "score": 3}]}).json()
-    assert put["notes"] == ["the catalogue has no column colour, score; left out"]
+    assert put["notes"] == ["ignored, since the catalogue has no such column: colour, score"]
     assert capfd.readouterr().err == ""
 
 
@@ -69,9 +69,9 @@ def test_columns_that_the_catalogue_lacks_are_left_out_and_told(serve: Served, c
     ("items", "words"),
     [
         ([], '"items" is empty'),
-        ([{"title": "x"}], '"item_id" is not there'),
-        ([{"item_id": "a"}, {"item_id": None}], 'record 2: "item_id" is not there'),
-        ([{"item_id": ["a"]}], '"item_id" is not there; an item needs an id as text'),
+        ([{"title": "x"}], '"items[0].item_id" is missing'),
+        ([{"item_id": "a"}, {"item_id": None}], '"items[1].item_id" is missing'),
+        ([{"item_id": ["a"]}], '"items[0].item_id" is missing; an item needs an id as text'),
         ([{"item_id": ""}], "an id is empty"),
         ([{"item_id": "a\0b"}], "NUL"),
         ([{"item_id": "a"}, {"item_id": "a"}], 'item "a" occurs twice'),
@@ -81,8 +81,8 @@ def test_columns_that_the_catalogue_lacks_are_left_out_and_told(serve: Served, c
         ([{"item_id": "a", "play count": 10**30}], 'column "play count"'),
         ([{"item_id": "a", "tags": [[1]]}], 'column "tags"'),
         ([{"item_id": "a", "released": "soon"}], 'column "released"'),
-        ("a", '"items" is text'),
-        (["a"], '"items" holds text'),
+        ("a", '"items": expected a list, found text'),
+        (["a"], '"items[0]": expected an object, found text'),
     ],
 )
 def test_items_that_cannot_be_used_change_nothing(serve: Served, items: Any, words: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from retrieval.retriever import Retriever
-from retrieval.server.limits import Limits
+from retrieval.server.settings import Limits
 from tests.retrieval.server.conftest import Served
 
 ONE = {"users": [{"history": ["i1"]}]}
@@ -23,44 +23,44 @@ ONE = {"users": [{"history": ["i1"]}]}
         (b"  \n", "the body is empty"),
         (b"hello", "not JSON"),
         (b"\xff\xfe", "not UTF-8"),
-        (b'{"users": [{"history": [NaN]}]}', "NaN is not a value of JSON"),
-        (b'{"users": [], "k": Infinity}', "Infinity is not a value of JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b'{"k": ' + b"9" * 5000 + b"}", "not JSON"),
-        (b"[]", "the body is a list; expected a JSON object"),
-        (b"null", "the body is null"),
+        (b'{"users": [{"history": [NaN]}]}', "NaN or Infinity, which JSON does not have"),
+        (b'{"users": [], "k": Infinity}', "NaN or Infinity, which JSON does not have"),
+        (b"[" * 100_000, "the body: expected an object, found a list"),
+        (b'{"k": ' + b"9" * 5000 + b"}", '"k": integer value out of range'),
+        (b"[]", "the body: expected an object, found a list"),
+        (b"null", "the body: expected an object, found null"),
         (b'{"users": [{"history": ["\\ud800"]}]}', "lone surrogate"),
-        ({}, '"users" is not there'),
-        ({"users": {}}, '"users" is an object; expected a list'),
-        ({"users": ["i1"]}, '"users" holds text; expected an object'),
-        ({"users": [{}, 3]}, 'record 2: "users" holds a number'),
-        ({**ONE, "kk": 3}, 'there is no "kk" in this request; did you mean "k"?'),
-        ({"users": [{"histroy": []}]}, 'did you mean "history"?'),
-        ({"users": [{}, {"features": []}]}, 'record 2: "features" of a query: expected an object, found list'),
-        ({"users": [{"history": "i1,i2"}]}, '"history" of a query: expected a list of ids, found str'),
-        ({"users": [{"history": [{"id": "i1"}]}]}, '"history" holds an object; expected a list of item ids'),
-        ({"users": [{"user": True}]}, '"user" is true or false'),
-        ({"users": [{"user": ["u1"]}]}, '"user" of a query: expected an id, found list'),
-        ({"users": [{}, {"exclude": [[]]}]}, 'record 2: "exclude" holds a list'),
+        ({}, '"users" is missing'),
+        ({"users": {}}, '"users": expected a list, found an object'),
+        ({"users": ["i1"]}, '"users[0]": expected an object, found text'),
+        ({"users": [{}, 3]}, '"users[1]": expected an object, found a whole number'),
+        ({**ONE, "kk": 3}, 'unknown field "kk"; did you mean "k"?'),
+        ({"users": [{"histroy": []}]}, 'unknown field "users[0].histroy"; did you mean "history"?'),
+        ({"users": [{}, {"features": []}]}, '"users[1].features": expected an object, found a list'),
+        ({"users": [{"history": "i1,i2"}]}, '"users[0].history": expected a list, found text'),
+        ({"users": [{"history": [{"id": "i1"}]}]}, '"users[0].history[0]": expected text or a number, found an object'),
+        ({"users": [{"user": True}]}, '"users[0].user": expected text or a number, found true or false'),
+        ({"users": [{"user": ["u1"]}]}, '"users[0].user": expected text or a number, found a list'),
+        ({"users": [{}, {"exclude": [[]]}]}, '"users[1].exclude[0]": expected text or a number, found a list'),
         ({"users": [{}, {"features": {"agee": 1}}]}, 'record 2: there is no feature "agee"; did you mean "age"?'),
         ({"users": [{"features": {"age": "old"}}]}, 'feature "age": expected a number, found str'),
         ({"users": [{"features": {"age": 10**400}}]}, 'feature "age"'),
         ({"users": [{"features": {"history": 3}}]}, "a history is a list of item ids"),
         ({"users": [{"history": ["a\0b"]}]}, "a NUL character"),
-        ({**ONE, "k": 0}, '"k" is 0; expected a whole number from 1 to 1,000'),
-        ({**ONE, "k": 1001}, '"k" is 1001; this server gives at most 1,000'),
-        ({**ONE, "k": 2.5}, '"k" is 2.5; expected a whole number'),
-        ({**ONE, "k": "10"}, '"k" is "10"'),
-        ({**ONE, "k": True}, '"k" is true'),
-        ({**ONE, "k": 10**30}, "at most 1,000"),
-        ({**ONE, "where": 3}, '"where" is a number; expected a filter as text'),
+        ({**ONE, "k": 0}, '"k": expected a whole number >= 1'),
+        ({**ONE, "k": 1001}, '"k" is larger than 1,000, the maximum of this server'),
+        ({**ONE, "k": 2.5}, '"k": expected a whole number, found a number'),
+        ({**ONE, "k": "10"}, '"k": expected a whole number, found text'),
+        ({**ONE, "k": True}, '"k": expected a whole number, found true or false'),
+        ({**ONE, "k": 10**30}, "larger than 1,000"),
+        ({**ONE, "where": 3}, '"where": expected text, found a whole number'),
         ({**ONE, "where": "yaer > 3"}, 'did you mean "year"?'),
         ({**ONE, "where": "year >"}, "filter, position"),
         ({**ONE, "where": "(" * 50_000}, "filter"),
-        ({**ONE, "exclude": "i1"}, '"exclude" is text; expected a list of item ids'),
-        ({**ONE, "include_seen": "yes"}, '"include_seen" is "yes"; expected true or false'),
-        ({**ONE, "diversity": 2}, '"diversity" is 2; expected a number from 0 to 1'),
-        ({**ONE, "diversity": "a"}, '"diversity" is "a"'),
+        ({**ONE, "exclude": "i1"}, '"exclude": expected a list, found text'),
+        ({**ONE, "include_seen": "yes"}, '"include_seen": expected true or false, found text'),
+        ({**ONE, "diversity": 2}, '"diversity": expected a number <= 1.0'),
+        ({**ONE, "diversity": "a"}, '"diversity": expected a number, found text'),
     ],
 )
 def test_a_recommendation_that_cannot_be_given(client: TestClient, body: bytes | dict[str, Any], words: str) -> None:
@@ -76,15 +76,15 @@ def test_a_recommendation_that_cannot_be_given(client: TestClient, body: bytes |
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"vectors": [[1.0]]}, 400, '"vectors" holds 1 numbers; expected a list of 8 numbers'),
-        ({"vectors": [[1.0] * 8, [None] * 8]}, 400, 'record 2: "vectors" holds null; expected finite numbers'),
-        ({"vectors": [["1"] * 8]}, 400, 'holds "1"; expected finite numbers'),
-        ({"vectors": [[True] * 8]}, 400, "holds true"),
-        ({"vectors": [[10**400] * 8]}, 400, "expected finite numbers"),
-        ({"vectors": [[1e308] * 8, [0] * 8]}, 400, 'record 2: "vectors" holds one of zeros'),
-        ({"vectors": [3]}, 400, '"vectors" holds a number'),
+        ({"vectors": [[1.0]]}, 400, '"vectors[0]" has 1 numbers; expected 8'),
+        ({"vectors": [[1.0] * 8, [None] * 8]}, 400, '"vectors[1][0]": expected a number, found null'),
+        ({"vectors": [["1"] * 8]}, 400, '"vectors[0][0]": expected a number, found text'),
+        ({"vectors": [[True] * 8]}, 400, '"vectors[0][0]": expected a number, found true or false'),
+        ({"vectors": [[10**400] * 8]}, 400, '"vectors[0][0]": number out of range'),
+        ({"vectors": [[1e308] * 8, [0] * 8]}, 400, '"vectors[1]" is all zeros'),
+        ({"vectors": [3]}, 400, '"vectors[0]": expected a list, found a whole number'),
         ({"vectors": [[1] * 8] * 257}, 413, "257 entries; this server takes at most 256"),
-        ({"vectors": [[1] * 8], "pair_id": "fff"}, 409, 'of model "fff", the items of "abc123abc123"'),
+        ({"vectors": [[1] * 8], "pair_id": "fff"}, 409, 'model "fff", the items from "abc123abc123"'),
     ],
 )
 def test_a_search_that_cannot_be_made(client: TestClient, body: dict[str, Any], status: int, words: str) -> None:
@@ -96,11 +96,12 @@ def test_a_search_that_cannot_be_made(client: TestClient, body: dict[str, Any], 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"records": []}, '"tower" is null; expected "user" or "item"'),
-        ({"tower": ["user"], "records": []}, '"tower" is a list'),
+        ({"records": []}, '"tower" is missing'),
+        ({"tower": "users", "records": []}, '"tower": expected "item" or "user"'),
+        ({"tower": ["user"], "records": []}, '"tower": expected text, found a list'),
         ({"tower": "item", "records": [{}, {"yeer": 1}]}, 'record 2: there is no feature "yeer"'),
         ({"tower": "item", "records": [{"year": {}}]}, 'feature "year": expected a number'),
-        ({"tower": "user", "records": [[]]}, '"records" holds a list'),
+        ({"tower": "user", "records": [[]]}, '"records[0]": expected an object, found a list'),
     ],
 )
 def test_records_that_cannot_be_embedded(client: TestClient, body: dict[str, Any], words: str) -> None:
@@ -114,21 +115,22 @@ def test_records_that_cannot_be_embedded(client: TestClient, body: dict[str, Any
     [
         ("GET", "/v1/similar/none", 404, 'there is no item "none"'),
         ("GET", "/v1/similar/..%2F..%2Fetc%2Fpasswd", 404, "there is no item"),
-        ("GET", "/v1/similar/i1?k=ten", 400, '"k" is "ten"; expected a number'),
-        ("GET", "/v1/similar/i1?k=-1", 400, "expected a whole number"),
-        ("GET", "/v1/similar/i1?diversity=nan", 400, "expected a number from 0 to 1"),
-        ("GET", "/v1/similar/i1?wher=x", 400, 'did you mean "where"?'),
-        ("GET", "/v1/items?limit=1000", 400, "at most 200"),
+        ("GET", "/v1/similar/i1?k=ten", 400, '"k": expected a whole number, found text'),
+        ("GET", "/v1/similar/i1?k=-1", 400, "expected a whole number >= 1"),
+        ("GET", "/v1/similar/i1?diversity=nan", 400, "expected a number >= 0.0"),
+        ("GET", "/v1/similar/i1?wher=x", 400, 'unknown parameter "wher"; did you mean "where"?'),
+        ("GET", "/v1/items?limit=1000", 400, "larger than 200"),
         ("GET", "/v1/items?where=nonsense(", 400, "nonsense"),
         ("GET", "/v1/items/none", 404, "there is no item"),
         ("GET", "/v1/users/none", 404, "there is no user"),
+        ("GET", "/v1/items/i1?k=3", 400, 'unknown parameter "k"; this address takes none'),
         ("GET", "/v1/recomend", 404, 'did you mean "/v1/recommend"?'),
         ("GET", "/v1/recommend/", 404, "there is no"),
         ("GET", "/../../etc/passwd", 404, "there is no"),
-        ("GET", "/v1/recommend", 405, "takes POST"),
-        ("PATCH", "/v1/items", 405, "takes GET, PUT"),
-        ("PUT", "/v1/items", 403, "only answers"),
-        ("DELETE", "/v1/items/i1", 403, "only answers"),
+        ("GET", "/v1/recommend", 405, "allows POST"),
+        ("PATCH", "/v1/items", 405, "allows GET, PUT"),
+        ("PUT", "/v1/items", 403, "read-only"),
+        ("DELETE", "/v1/items/i1", 403, "read-only"),
     ],
 )
 def test_addresses(client: TestClient, method: str, address: str, status: int, words: str) -> None:
@@ -138,7 +140,7 @@ def test_addresses(client: TestClient, method: str, address: str, status: int, w
 
 
 def test_a_body_has_a_largest_size(serve: Served) -> None:
-    client, _ = serve(limits=Limits(body_bytes=100, at_once=2))
+    client, _ = serve(limits=Limits(body_bytes=100, batch=2))
     too_long = client.post("/v1/recommend", content=b"x" * 101)
     assert too_long.status_code == 413
     assert "longer than 100 bytes" in too_long.json()["error"]
@@ -171,7 +173,7 @@ def test_our_own_failure_is_told_by_a_number_and_logged_whole(
     assert client.get("/readyz").status_code == 200
 
 
-def test_too_many_at_once_are_turned_away(serve: Served) -> None:
+def test_too_many_batch_are_turned_away(serve: Served) -> None:
     client, _ = serve(limits=Limits(waiting=0))
     response = client.post("/v1/recommend", json=ONE)
     assert response.status_code == 503
@@ -185,7 +187,7 @@ def test_a_token(serve: Served) -> None:
         response = client.get("/v1/info", headers=[(name.encode(), value.encode()) for name, value in headers.items()])
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
-        assert "a token is needed" in response.json()["error"]
+        assert "a valid token is required" in response.json()["error"]
     assert client.get("/v1/info", headers={"Authorization": "bearer abc"}).status_code == 200
     assert client.get("/metrics").status_code == 401
     for path in ("/", "/docs", "/healthz", "/readyz"):

@@ -5,21 +5,20 @@ import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 
 from retrieval.retriever import Retriever
-from retrieval.server.app import GONE, application, is_small
+from retrieval.server.app import CLIENT_CLOSED, application, is_small
 from retrieval.server.generations import Generations
-from retrieval.server.limits import Limits
-from retrieval.server.microbatch import AT_ONCE, Gathering
-from retrieval.server.replies import reply_together
-from retrieval.server.routes.recommend import Call
-from retrieval.server.settings import Settings
-from retrieval.server.snapshot import Serving
+from retrieval.server.microbatch import MAX_BATCH, MicroBatcher
+from retrieval.server.responses import respond_batch
+from retrieval.server.routes import ROUTES, RawRequest
+from retrieval.server.settings import Limits, Settings
+from retrieval.server.snapshot import Snapshot
 
 ASKED: list[Any] = [
     {"users": [{"history": ["i1", "i3"]}]},
@@ -37,15 +36,15 @@ ASKED: list[Any] = [
 ]
 
 
-def calls(asked: Sequence[Any]) -> list[partial[Call]]:
-    return [partial(Call, limits=Limits(), body=json.dumps(one).encode(), path={}) for one in asked]
+def answer_together(snapshot: Snapshot, bodies: Sequence[Any]) -> list[Response]:
+    return respond_batch(snapshot, ROUTES[0], [RawRequest(body=json.dumps(body).encode()) for body in bodies], Limits())
 
 
 def test_each_gets_what_it_would_get_alone(shared: Path) -> None:
-    serving = Serving.open(shared)
-    together = reply_together(serving, calls(ASKED))
-    for response, call in zip(together, calls(ASKED), strict=True):
-        (alone,) = reply_together(serving, [call])
+    snapshot = Snapshot.open(shared)
+    together = answer_together(snapshot, ASKED)
+    for response, body in zip(together, ASKED, strict=True):
+        (alone,) = answer_together(snapshot, [body])
         assert (response.status_code, response.body) == (alone.status_code, alone.body)
         assert response.headers == alone.headers
     assert [response.status_code for response in together] == [
@@ -72,7 +71,7 @@ def test_only_small_ones_wait_for_each_other() -> None:
 
 
 def test_those_of_the_same_options_are_one_question(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    serving = Serving.open(shared)
+    snapshot = Snapshot.open(shared)
     sizes: list[int] = []
     answer = Retriever.answer
 
@@ -81,9 +80,7 @@ def test_those_of_the_same_options_are_one_question(shared: Path, monkeypatch: p
         return answer(self, queries, **options)
 
     monkeypatch.setattr(Retriever, "answer", counting)
-    reply_together(
-        serving, calls([{"users": [{"history": [f"i{number}"]}], "k": 5 + number % 2} for number in range(9)])
-    )
+    answer_together(snapshot, [{"users": [{"history": [f"i{number}"]}], "k": 5 + number % 2} for number in range(9)])
     assert sizes == [5, 4]
 
 
@@ -99,19 +96,19 @@ def test_a_thread_that_has_become_free_takes_what_waits() -> None:
 
     async def ask() -> list[int]:
         with ThreadPoolExecutor(1) as executor:
-            gathering = Gathering(double, executor, threads=1)
-            first = asyncio.create_task(gathering.ask(0))
+            batcher = MicroBatcher(double, executor, threads=1)
+            first = asyncio.create_task(batcher.submit(0))
             while not first_is_in.is_set():
                 await asyncio.sleep(0.001)
-            others = [asyncio.create_task(gathering.ask(number)) for number in range(1, AT_ONCE + 9)]
-            gone = asyncio.create_task(gathering.ask(-1))
+            others = [asyncio.create_task(batcher.submit(number)) for number in range(1, MAX_BATCH + 9)]
+            gone = asyncio.create_task(batcher.submit(-1))
             await asyncio.sleep(0.01)
             gone.cancel()
             let_go.set()
             return list(await asyncio.gather(first, *others))
 
-    assert asyncio.run(ask()) == [2 * number for number in range(AT_ONCE + 9)]
-    assert taken == [1, AT_ONCE, 9]
+    assert asyncio.run(ask()) == [2 * number for number in range(MAX_BATCH + 9)]
+    assert taken == [1, MAX_BATCH, 9]
 
 
 def test_who_goes_away_while_waiting_is_not_worked_for(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,5 +158,5 @@ def test_who_goes_away_while_waiting_is_not_worked_for(shared: Path, monkeypatch
         let_go.set()
         return await asyncio.gather(*asked)
 
-    assert asyncio.run(all_of_them()) == [[200], [200], [GONE], [200]]
+    assert asyncio.run(all_of_them()) == [[200], [200], [CLIENT_CLOSED], [200]]
     assert answered == [11, 12, 14]

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval import Retriever
-from retrieval.common.text_table import display_width, table
 from tests.support.tiny import items_of, write_tiny
 from tests.test_cli import run
 
@@ -72,7 +71,7 @@ def test_many_users_come_in_their_order(shared: Path, tmp_path: Path, capsys: Ca
     assert len(lines(capsys)) == 300
     packed.write_bytes(packed.read_bytes()[:-20])
     assert run(["query", str(shared), "--input", str(packed), "-k", "2"]) == 1
-    assert "users.jsonl.gz: is damaged" in capsys.readouterr().err
+    assert "users.jsonl.gz: damaged gzip file" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -108,43 +107,27 @@ def test_a_table_is_aligned(shared: Path, capsys: Captured) -> None:
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["#", "score", "id", "title", "year", "tags", "released", "play", "count"]
     assert len({line.index("Film") for line in shown[1:]}) == 1
-    assert table(["a", "b"], [["日本", 1], ["é", 22], ["e\u0301x", None]], width=80) == (
-        "a      b\n日本   1\né     22\ne\u0301x\n"
-    )
-    assert display_width("日本e\u0301") == 5
-    clipped = table(["t"], [["long " * 30], ["a\nb\x1b[0m"]], width=80)
-    assert clipped.splitlines()[1].endswith("…")
-    assert clipped.splitlines()[2] == "a·b·[0m"
-    narrow = table(["a", "b", "c", "d"], [["x" * 10] * 4], width=36)
-    assert narrow.splitlines()[0].split() == ["a", "b", "c"]
-    row = ["a-long-id-" * 4, 4.37, "a long title " * 3, "Action|Comedy|" * 3, 1]
-    squeezed = table(["id", "rating", "title", "genres", "Action"], [row], width=98).splitlines()
-    assert squeezed[0].split() == ["id", "rating", "title", "genres"]
-    assert squeezed[1].split()[0] == row[0]
-    assert squeezed[1].count("…") == 2
-    assert all(len(line) <= 98 for line in squeezed)
-    assert table(["title", "n"], [["a long title " * 3, 1]], width=98).splitlines()[1].count("title") == 3
 
 
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["query", "DIR"], 2, "say who asks"),
-        (["query", "DIR", "--input", "-", "--user", "u1"], 2, "brings its own users"),
+        (["query", "DIR"], 2, "name the user with"),
+        (["query", "DIR", "--input", "-", "--user", "u1"], 2, "cannot be combined"),
         (["query", "DIR", "--features", "{"], 2, "not JSON"),
-        (["query", "DIR", "--features", "[1]"], 2, "not an object"),
+        (["query", "DIR", "--features", "[1]"], 2, "not a JSON object"),
         (["query", "DIR", "--history", "i1", "-k", "0"], 2, "0"),
         (["query", "DIR", "--history", "i1", "--diversity", "2"], 2, "2"),
         (["query", "DIR", "--features", '{"aeg": 3}'], 1, 'did you mean "age"'),
         (["query", "DIR", "--history", "i1", "--where", "yaer > 3"], 1, 'did you mean "year"'),
         (["query", "DIR", "--history", "i1", "--where", "year >"], 1, "position 7"),
-        (["query", "DIR", "--input", "nowhere.jsonl"], 1, "nowhere.jsonl: there is no such file"),
+        (["query", "DIR", "--input", "nowhere.jsonl"], 1, "nowhere.jsonl: no such file"),
         (["query", "nowhere", "--history", "i1"], 1, "nowhere: no such folder"),
         (["similar", "DIR", "i999"], 1, 'no item "i999"'),
         (["embed", "DIR", "--tower", "item", "--input", "nowhere.csv", "-o", "x.npy"], 1, "nowhere.csv"),
         (["embed", "DIR", "--tower", "item", "--input", "nowhere.csv", "-o", "x.txt"], 1, "x.txt: not a kind"),
         (["index", "add", "DIR", "--items", "nowhere.csv"], 1, "nowhere.csv"),
-        (["index", "remove", "DIR", "--ids", "nowhere"], 1, "nowhere: there is no such file"),
+        (["index", "remove", "DIR", "--ids", "nowhere"], 1, "nowhere: no such file"),
         (["index", "build", "nowhere"], 1, "nowhere: no such folder"),
         (["index", "build", "DIR", "--kind", "nonsense"], 1, "factory string"),
         (["index", "build", "DIR", "--recall", "1.5"], 2, "1.5"),
@@ -184,7 +167,7 @@ def test_a_wrong_line_is_named(shared: Path, tmp_path: Path, line: str, message:
     assert message in capsys.readouterr().err
     source.write_bytes(b'{"user": "\xff"}')
     assert run(["query", str(shared), "--input", str(source)]) == 1
-    assert "is not UTF-8" in capsys.readouterr().err
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_items_live_through_the_commands(folder: Path, tmp_path: Path, capsys: Captured) -> None:
