@@ -1,4 +1,4 @@
-"""Quality of the default recipe beside tuned simple models, written to docs/quality.md.
+"""Quality of the default recipe beside tuned simple models, written to docs/experiments/quality.md.
 
     python benchmarks/quality.py [--datasets FOLDER] [--work artifacts/quality] [--only beauty] [--seeds 3] [--write]
 
@@ -38,7 +38,7 @@ from train.config.load import load
 from train.data.dataset import prepare
 
 ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = ROOT / "docs" / "quality.md"
+PAGE: Final = ROOT / "docs" / "experiments" / "quality.md"
 DATASETS: Final = ("ml-100k", "ml-latest-small", "beauty")
 HIDDEN: Final = 0.1  # share of items that the cold protocol keeps from training
 # How many splits of the users, by protocol and dataset.
@@ -270,7 +270,7 @@ def hide(rows: pl.DataFrame, *, user: str, item: str, time: str, seed: int) -> p
 
 
 def page(found: Found) -> str:
-    """docs/quality.md."""
+    """docs/experiments/quality.md."""
     lines = [
         "# Quality",
         "",

@@ -21,7 +21,7 @@ KINDS: Final = ("auto", "flat", "ivf", "pq")
 
 # Where no recall is asked, few items are searched exactly: the tower takes longer than looking at all of them. Where
 # one is asked, lists are faster from a thousand items on; lists of 4-bit codes beat lists of halves once there are
-# many (docs/performance.md).
+# many (docs/experiments/performance.md).
 EXACT_BELOW: Final = 20_000
 FLAT_BELOW: Final = 1_000
 PQ_FROM: Final = 300_000

@@ -17,7 +17,7 @@ Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-FEW_KEPT: Final = 4_000  # so few rows are gathered and multiplied, exactly (docs/performance.md)
+FEW_KEPT: Final = 4_000  # so few rows are gathered and multiplied, exactly (docs/experiments/performance.md)
 FEW_OF: Final = 125  # or one row in so many: lists take longer, the more there is
 MOST_GATHERED: Final = 8_000
 

@@ -98,7 +98,7 @@ def _value(value: Any) -> str:
 
 
 def reference() -> str:
-    """Every section and key as tables in Markdown: what docs/data.md holds."""
+    """Every section and key as tables in Markdown: what docs/reference/data.md holds."""
     sections: dict[str, type[Any]] = {
         "data": Data,
         "split": Split,

@@ -197,5 +197,5 @@ def test_every_encoder_has_a_side_and_a_sentence() -> None:
 
 def test_the_docs_list_every_key() -> None:
     """If this fails: paste what `train.config_text.reference()` gives between the marks."""
-    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "data.md").read_text(encoding="utf-8")
     assert f"<!-- keys: begin -->\n\n{reference()}\n\n<!-- keys: end -->" in page
