@@ -38,12 +38,12 @@ def _operation(operation: Mapping[str, Any], document: Mapping[str, Any]) -> Ite
     if body is not None:
         yield from _table("Body", _fields(body["schema"], document), document)
         if "example" in body:
-            yield from ("```json", json.dumps(body["example"]), "```", "")
+            yield from ("Example of a body:", "", "```json", json.dumps(body["example"]), "```", "")
     for status, response in operation["responses"].items():
         answer = response.get("content", {}).get("application/json")
         if status == "200" and answer is not None:
             yield from _table("Answer", _fields(answer["schema"], document), document)
-    errors = [f"{code} {found['description']}" for code, found in operation["responses"].items() if code != "200"]
+    errors = [f"**{code}** {found['description']}" for code, found in operation["responses"].items() if code != "200"]
     if errors:
         yield from (f"Errors: {' '.join(errors)}", "")
 
@@ -79,9 +79,14 @@ def _table(title: str, rows: list[tuple[str, Any, bool]], document: Mapping[str,
     yield from (f"| {title} | Type | Description |", "| --- | --- | --- |")
     for name, entry, required in rows:
         schema = _resolved(entry, document)
-        text = [schema.get("description", ""), _bounds(schema), "Required." if required and title != "Answer" else ""]
+        text = [_sentence(schema), _bounds(schema), "Required." if required and title != "Answer" else ""]
         yield f"| `{name}` | {_type(schema, document)} | {' '.join(part for part in text if part)} |"
     yield ""
+
+
+def _sentence(schema: Mapping[str, Any]) -> str:
+    text: str = schema.get("description", "").replace("|", "\\|")
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) or not text else ".")
 
 
 def _type(schema: Mapping[str, Any], document: Mapping[str, Any]) -> str:
@@ -117,15 +122,32 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def example_as_code(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:  # noqa: ARG001  (sphinx-click's)
+def example_as_code(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:  # noqa: ARG001  (an event's signature)
     """Turn the line "Example: twotower ..." at the end of a help text into a code block."""
     text = " ".join(line.strip() for line in lines).strip()
     if text.startswith("Example: "):
         lines[:] = ["**Example**", "", ".. code-block:: sh", "", f"   {text.removeprefix('Example: ')}", ""]
 
 
+def without_common_options(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:  # noqa: ARG001
+    """Leave out -q and -v of each command: the page states them once."""
+    if ctx.parent is None:
+        return
+    start = ".. option:: "
+    options = ("\n" + "\n".join(lines)).split(f"\n{start}")[1:]
+    kept = [start + option for option in options if not option.startswith(("-q, --quiet", "-v, --verbose"))]
+    lines[:] = "\n".join(kept).split("\n") if kept else []
+
+
+def without_arguments(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:  # noqa: ARG001
+    """Leave out the list of arguments: the usage line names them, and they have no help of their own."""
+    lines.clear()
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx's events."""
     app.connect("builder-inited", write_pages)
+    app.connect("sphinx-click-process-options", without_common_options)
+    app.connect("sphinx-click-process-arguments", without_arguments)
     app.connect("sphinx-click-process-epilog", example_as_code)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
