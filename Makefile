@@ -8,15 +8,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs docs-serve bench bench-notebook clean
+.PHONY: help install demo test test-fast lint docs docs-serve bench bench-notebook clean
 
 help:
-	@echo "make demo   train, export, index and query on MovieLens-100K"
-	@echo "make test   lint, types, tests, the built wheel"
-	@echo "make lint   ruff and mypy"
-	@echo "make docs   the documentation site, in docs/_build/html"
+	@echo "make demo         train, export, index and query on MovieLens-100K"
+	@echo "make test         lint, types, tests, the built wheel"
+	@echo "make test-fast    the tests that are not marked slow"
+	@echo "make lint         ruff and mypy"
+	@echo "make docs         the documentation site, in docs/_build/html"
 	@echo "make docs-serve   the same, on http://127.0.0.1:8001"
-	@echo "make bench  the benchmarks"
+	@echo "make bench        the benchmarks"
 
 # The stamp is newer than what it was made from, or it is made again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -41,6 +42,9 @@ lint: install
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	PYTHON=$(BIN)/python .ci/wheel
+
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 # Warnings are errors, so a broken link or reference fails the build.
 docs: install
