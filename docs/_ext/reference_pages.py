@@ -94,7 +94,8 @@ def _type(schema: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f'"{value}"' for value in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(_type(choice, document) for choice in schema["anyOf"] if choice.get("type") != "null")
+        names = [_type(choice, document) for choice in schema["anyOf"] if choice.get("type") != "null"]
+        return " or ".join(name for name in names if not (name == "integer" and "number" in names))
     name = schema.get("type", "any")
     if name == "array":
         return f"list of {_type(schema.get('items', {}), document)}"
@@ -103,7 +104,7 @@ def _type(schema: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 def _bounds(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "at least", "maximum": "at most", "maxItems": "at most", "default": "default"}
-    found = [f"{word} {json.dumps(schema[key])}" for key, word in words.items() if key in schema]
+    found = [f"{word} {json.dumps(schema[key])}" for key, word in words.items() if schema.get(key) is not None]
     entries = " entries" if "maxItems" in schema else ""
     return f"{', '.join(found).capitalize()}{entries}." if found else ""
 
