@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench bench-notebook clean
+.PHONY: help install demo test test-fast lint docs docs-serve bench bench-notebook clean
 
 help:
-	@echo "make demo   train, export, index and query on MovieLens-100K"
-	@echo "make test   lint, types, tests, the built wheel"
-	@echo "make lint   ruff and mypy"
-	@echo "make bench  the benchmarks"
+	@echo "make demo         train, export, index and query on MovieLens-100K"
+	@echo "make test         lint, types, tests, the built wheel"
+	@echo "make test-fast    the tests that are not marked slow"
+	@echo "make lint         ruff and mypy"
+	@echo "make docs         the documentation site, in docs/_build/html"
+	@echo "make docs-serve   the same, on http://127.0.0.1:8001"
+	@echo "make bench        the benchmarks"
 
 # The stamp is newer than what it was made from, or it is made again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -23,7 +26,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 ifneq ($(TORCH_INDEX),)
 	$(PIP) install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch
 endif
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[test]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[test,docs]"
 	@touch $@
 
 install: $(VENV)/installed
@@ -40,6 +43,16 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	PYTHON=$(BIN)/python .ci/wheel
 
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+# Warnings are errors, so a broken link or reference fails the build.
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+docs-serve: docs
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build/html 8001
+
 bench: install
 	@for script in $(filter-out benchmarks/quality.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
@@ -47,4 +60,4 @@ bench-notebook: install
 	$(BIN)/python benchmarks/notebook.py --write
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/_generated *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -5,7 +5,7 @@
 
 CPU time of one thread, rounds interleaved, medians. In a round each does its work over and over for a twentieth of a
 second, so that a time is that of steady work; where it says "first", of the first time in each round, which finds the
-caches as the one before it left them. Peers are the `bench` extra. `docs/performance.md` keeps a run.
+caches as the one before it left them. Peers are the `bench` extra. `docs/experiments/performance.md` keeps a run.
 """
 
 import argparse

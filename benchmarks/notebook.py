@@ -1,4 +1,4 @@
-"""The notebook's recipe and the default one on the notebook's data, in the tables of docs/notebook.md.
+"""The notebook's recipe and the default one on the notebook's data, in the tables of docs/how-to/notebook.md.
 
     python benchmarks/notebook.py [--from FOLDER] [--work artifacts/notebook] [--write]
 
@@ -20,7 +20,7 @@ from typing import Any, Final
 import polars as pl
 
 ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = ROOT / "docs" / "notebook.md"
+PAGE: Final = ROOT / "docs" / "how-to" / "notebook.md"
 BEGIN: Final = "<!-- measured by make bench-notebook: begin -->"
 END: Final = "<!-- measured by make bench-notebook: end -->"
 RECIPES: Final = {"notebook": "attention towers", "notebook-mlp": "plain towers (MLP)"}

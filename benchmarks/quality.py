@@ -1,4 +1,4 @@
-"""Quality of the default recipe beside tuned simple models, written to docs/quality.md.
+"""Quality of the default model compared with tuned baselines, written to docs/experiments/quality.md.
 
     python benchmarks/quality.py [--datasets FOLDER] [--work artifacts/quality] [--only beauty] [--seeds 3] [--write]
 
@@ -38,7 +38,7 @@ from train.config.load import load
 from train.data.dataset import prepare
 
 ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = ROOT / "docs" / "quality.md"
+PAGE: Final = ROOT / "docs" / "experiments" / "quality.md"
 DATASETS: Final = ("ml-100k", "ml-latest-small", "beauty")
 HIDDEN: Final = 0.1  # share of items that the cold protocol keeps from training
 # How many splits of the users, by protocol and dataset.
@@ -49,10 +49,10 @@ SPLITS: Final = {
 BUDGET_S: Final = 300.0  # for the settings of a baseline
 NEW_USERS: Final = tuple(SPLITS)
 TITLES: Final = {
-    "leave-one-out": "the last interaction of each user, the one before it for validation",
-    "new-users": "a fifth of the users never seen in training; the last fifth of what they did, from the rest",
-    "no-order": "the same, with the times left out and the rows shuffled; any fifth of what they did, from the rest",
-    "cold": "a tenth of the items hidden from training; of them the last that a user chose, among all hidden ones",
+    "leave-one-out": "each user's last interaction; the one before it is for validation",
+    "new-users": "the last fifth of the interactions of users who are not in the training data, given the rest",
+    "no-order": "a random fifth of their interactions, given the rest; times are removed and rows shuffled",
+    "cold": "items that are not in the training data (a tenth), ranked among themselves; each user's last such item",
 }
 
 METRICS: Final = {"leave-one-out": ("recall@10", "ndcg@10")} | dict.fromkeys(NEW_USERS, ("recall@20", "ndcg@100"))
@@ -270,19 +270,19 @@ def hide(rows: pl.DataFrame, *, user: str, item: str, time: str, seed: int) -> p
 
 
 def page(found: Found) -> str:
-    """docs/quality.md."""
+    """docs/experiments/quality.md."""
     lines = [
         "# Quality",
         "",
-        "What the default recipe finds, beside simple models fitted on the same training rows, tuned on validation",
-        f"(NDCG@10, coordinate search, {BUDGET_S:.0f} s each) and fed the same histories. The towers answer through",
-        "ONNX and the index. The whole catalogue is ranked, less what a user is known to have; ties count against",
-        "every model. No option is set for any one dataset. ± is the standard deviation over runs;",
-        "the interval of the last column is 95% over users, the towers' runs averaged.",
+        "The default model compared with baselines. The baselines are fitted on the same training rows, receive the",
+        f"same histories, and are tuned on validation (NDCG@10, coordinate search, {BUDGET_S:.0f} s each). The towers",
+        "are evaluated through ONNX and the index. The whole catalogue is ranked except the items that a user is known",
+        "to have; ties count against every model. No setting is chosen per dataset. ± is the standard deviation over",
+        "runs. The interval of the last column is 95% over users, with the towers' runs averaged.",
         "",
-        f"{len(found)} of {len(cells(3))} runs are in.",
+        f"{len(found)} of {len(cells(3))} runs are complete.",
         "",
-        "    OMP_NUM_THREADS=1 python benchmarks/quality.py     # makes this page; stop it and go on as you like",
+        "    OMP_NUM_THREADS=1 python benchmarks/quality.py     # writes this page; continues where it was stopped",
         "",
     ]
     lines += _glance(found)
@@ -307,10 +307,10 @@ def _glance(found: Found) -> list[str]:
     lines = [
         "## At a glance",
         "",
-        "By NDCG@10, of new users NDCG@100. Cost of one training on one core, in seconds of CPU.",
+        "NDCG@10; for new users NDCG@100. Cost of one training on one core, in seconds of CPU.",
         "",
-        "| | runs | two towers | best baseline | towers above it | epochs | seconds to best | in all | interactions/s "
-        "| peak memory |",
+        "| | runs | two towers | best baseline | difference | epochs | CPU s to best epoch | CPU s in all "
+        "| interactions/s | peak memory |",
         "| --- " * 10 + "|",
     ]
     for protocol, (_, metric) in METRICS.items():
@@ -355,31 +355,31 @@ def _costs(results: Sequence[Result]) -> tuple[str, ...]:
             )
         )
     epochs, to_best, total, rate, memory = np.mean(parts, axis=0)
-    trained = (f"{epochs:.0f}", f"{rate:,.0f}") if epochs > 1 else ("closed form", "")
+    trained = (f"{epochs:.0f}", f"{rate:,.0f}") if epochs > 1 else ("EASE only", "")
     return trained[0], f"{to_best:,.0f}", f"{total:,.0f}", trained[1], f"{memory:,.0f} MB"
 
 
 def _protocol(found: Found, protocol: str, metrics: tuple[str, str]) -> list[str]:
-    lines = [f"## {protocol.capitalize()}", "", f"To be found: {TITLES[protocol]}.", ""]
+    lines = [f"## {protocol.capitalize()}", "", f"Test: {TITLES[protocol]}.", ""]
     for name in DATASETS:
         towers, rivals = (_of(found, who, name, protocol) for who in ("towers", "baselines"))
         if not rivals:
             continue
         what = "split" if protocol in NEW_USERS else "seed"
-        lines += [f"**{name}**, {len(towers)} {what}{'' if len(towers) == 1 else 's'} of the towers", ""]
-        lines += [f"| | {' | '.join(metrics)} | towers above this, by {metrics[1]} |", "| --- " * 4 + "|"]
+        lines += [f"**{name}**, {len(towers)} {what}{'' if len(towers) == 1 else 's'}", ""]
+        lines += [f"| | {' | '.join(metrics)} | two towers relative to it, {metrics[1]} |", "| --- " * 4 + "|"]
         if towers:
             lines.append(f"| **two towers** | {_means(towers, 'towers', metrics)} | |")
         first = next(iter(rivals.values())).told
         for rival in first["baselines"]:
             lines.append(f"| {rival} | {_means(rivals, rival, metrics)} | {_lift(towers, rivals, rival, metrics[1])} |")
-        lines += ["", *(f"Left out: {label}, {why}." for label, why in first["left_out"].items())]
+        lines += ["", *(f"Not run: {label} ({why})." for label, why in first["left_out"].items())]
         told = (
             f"{label} {', '.join(f'{key} {value:g}' for key, value in facts['settings'].items())}"
             for label, facts in first["baselines"].items()
             if facts["settings"]
         )
-        lines += [f"Settings chosen{' for the first split' if len(rivals) > 1 else ''}: {'; '.join(told)}.", ""]
+        lines += [f"Settings chosen on validation{' (first split)' if len(rivals) > 1 else ''}: {'; '.join(told)}.", ""]
     return lines
 
 
@@ -414,9 +414,9 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _cold(found: Found) -> list[str]:
-    lines = ["## New items", "", f"To be found: {TITLES['cold']}.", ""]
+    lines = ["## New items", "", f"Test: {TITLES['cold']}.", ""]
     lines += [
-        "| recall@20 | items | users | two towers | content-kNN, same features | times that | random | times that |",
+        "| recall@20 | items | users | two towers | content-kNN, same features | ratio | random | ratio |",
         "| --- " * 8 + "|",
     ]
     for name in DATASETS:
@@ -442,8 +442,8 @@ def _features_only(found: Found) -> list[str]:
     lines = [
         "## Users with features only",
         "",
-        "To be found: the same, by users whose histories are withheld. Another user's features are what theirs have to",
-        "beat, popularity is what needs no model.",
+        "The same test, with histories withheld. If the features of a user are useful, the towers find more with them",
+        "than with another user's features.",
         "",
         "| | by | runs | two towers | shuffled user features | popularity |",
         "| --- " * 6 + "|",

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-DOCS: Final = Path(__file__).parents[1] / "docs" / "http.md"
+DOCS: Final = Path(__file__).parents[1] / "docs" / "how-to" / "http.md"
 BEGIN: Final = "<!-- measured by benchmarks/serve.py: begin -->"
 END: Final = "<!-- measured by benchmarks/serve.py: end -->"
 ROUNDS: Final = 5
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", nargs="?", default=Path("artifacts/demo"))
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one case in one round")
-    parser.add_argument("--write", action="store_true", help="write the table to docs/http.md")
+    parser.add_argument("--write", action="store_true", help="write the table to docs/how-to/http.md")
     args = parser.parse_args()
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")

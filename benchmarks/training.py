@@ -1,4 +1,4 @@
-"""Speed of a training with the default recipe, and the parts of a step: the table of docs/training.md.
+"""Speed of a training with the default recipe, and the parts of a step: the table of docs/experiments/training.md.
 
     OMP_NUM_THREADS=1 THP_MEM_ALLOC_ENABLE=1 python benchmarks/training.py [--datasets FOLDER] [--write]
 
@@ -30,7 +30,7 @@ from train.datasets.synthetic import Plan, fetch_synthetic
 from train.loop import fit
 
 ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = ROOT / "docs" / "training.md"
+PAGE: Final = ROOT / "docs" / "experiments" / "training.md"
 BEGIN: Final = "<!-- measured by benchmarks/training.py: begin -->"
 END: Final = "<!-- measured by benchmarks/training.py: end -->"
 PRODUCTS: Final = (
@@ -163,7 +163,7 @@ def main() -> None:
     default = Path(os.environ.get("TWOTOWER_DATASETS", ROOT.parent / "shared" / "datasets"))
     parser.add_argument("--datasets", type=Path, default=default, help="Folder with beauty.")
     parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "quality", help="Where datasets are kept.")
-    parser.add_argument("--write", action="store_true", help="Put the table into docs/training.md.")
+    parser.add_argument("--write", action="store_true", help="Put the table into docs/experiments/training.md.")
     parser.add_argument("--measure", type=Path, help="Only this config, in this process; prints JSON.")
     options = parser.parse_args()
     if options.measure is not None:

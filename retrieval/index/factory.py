@@ -19,7 +19,7 @@ KINDS: Final = ("auto", "flat", "ivf", "pq")
 
 # Where no recall is requested, few items are searched exactly: the tower takes longer than scoring all of them. Where
 # one is requested, lists are faster from a thousand items on, and 4-bit codes from several 100,000
-# (docs/performance.md).
+# (docs/experiments/performance.md).
 EXACT_BELOW: Final = 20_000
 FLAT_BELOW: Final = 1_000
 PQ_FROM: Final = 300_000

@@ -99,7 +99,7 @@ def _value(value: Any) -> str:
 
 
 def reference() -> str:
-    """Every section and key as tables in Markdown: what docs/data.md holds."""
+    """Every section and key as tables in Markdown: the generated part of docs/reference/config.md."""
     sections: dict[str, type[Any]] = {
         "data": Data,
         "split": Split,
@@ -117,7 +117,7 @@ def reference() -> str:
 
 
 def _reference_table(cls: type[Any]) -> str:
-    rows = ["| key | default | does |", "| --- | --- | --- |"]
+    rows = ["| key | default | description |", "| --- | --- | --- |"]
     for field in dataclasses.fields(cls):
         if field.metadata:
             absent = "none" if cls is Data else "auto"

@@ -1,4 +1,4 @@
-"""docs/http.md: it tells of what there is, and what it sends is taken."""
+"""docs/how-to/http.md: it tells of what there is, and what it sends is taken."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from retrieval.server.settings import Limits
 from tests.retrieval.server.conftest import Served
 from tests.support.tiny import write_tiny
 
-DOCS = Path(__file__).parents[3] / "docs" / "http.md"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "http.md"
 TEXT = DOCS.read_text(encoding="utf-8")
 
 
