@@ -59,7 +59,7 @@ def _strange(sampler: Sampler) -> Batch:
 
 def _writable(batch: Batch) -> Batch:
     return {
-        name: array if array.dtype == object else np.where(np.isinf(array), np.float32(np.nan), array)
+        name: array if array.dtype == object else np.where(np.isinf(array), array.dtype.type(np.nan), array)
         for name, array in batch.items()
     }
 
@@ -74,7 +74,7 @@ def case(session: ort.InferenceSession, batch: Batch) -> dict[str, Any]:
 
 
 def to_json(array: npt.NDArray[Any]) -> Any:
-    """Nested lists. A float32 is written with the fewest digits that read back as the same float32."""
+    """Nested lists. A number is written with the fewest digits that read back as the same number."""
     if array.ndim > 1:
         return [to_json(row) for row in array]
     if array.dtype == object:

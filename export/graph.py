@@ -46,7 +46,7 @@ def tower_graph(tower: nn.Module, features: Sequence[Feature], fitted: Mapping[s
     Raises ExportError on a name that the graph cannot carry, or if torch cannot export the tower.
     """
     _check_names(features)
-    core = compose.add_prefix(_core_graph(tower, features), "core/")
+    core = compose.add_prefix(_core_graph(tower, features, fitted), "core/")
     dim = core.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     nodes: list[onnx.NodeProto] = []
     initializers = []
@@ -84,7 +84,7 @@ def _check_names(features: Sequence[Feature]) -> None:
 
 
 def _input(feature: Feature, position: int) -> onnx.ValueInfoProto:
-    kind = TensorProto.STRING if feature.is_text else TensorProto.FLOAT
+    kind = {"string": TensorProto.STRING, "float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}[feature.dtype]
     # Two lists of a tower differ in width, so each has a symbol of its own.
     shape = [f"L{position}" if axis == "L" else axis for axis in feature.shape]
     return helper.make_tensor_value_info(feature.name, kind, shape)
@@ -101,7 +101,7 @@ def _plain(node: onnx.NodeProto, renamed: Mapping[str, str]) -> onnx.NodeProto:
     return plain
 
 
-def _core_graph(tower: nn.Module, features: Sequence[Feature]) -> onnx.ModelProto:
+def _core_graph(tower: nn.Module, features: Sequence[Feature], fitted: Mapping[str, Fitted]) -> onnx.ModelProto:
     """The tower alone, from rows to vectors."""
     # A LightningModule's own to_onnx neither copies nor calls eval().
     core = _Core(copy.deepcopy(tower).cpu().float().eval(), features)
@@ -114,10 +114,10 @@ def _core_graph(tower: nn.Module, features: Sequence[Feature]) -> onnx.ModelProt
             axes[1] = torch.export.Dim(f"width{position}", max=feature.max_length)
             columns.append(torch.ones(EXAMPLE_ROWS, width, dtype=torch.int64))
             width += 1
-        elif feature.is_text:
-            columns.append(torch.ones(EXAMPLE_ROWS, dtype=torch.int64))
         else:
-            columns.append(torch.zeros(EXAMPLE_ROWS, *([feature.size] if feature.size else [])))
+            missing = feature.type.missing(feature, EXAMPLE_ROWS)
+            encoded = KINDS[feature.kind].encode(feature, fitted.get(feature.name), missing)
+            columns.append(torch.from_numpy(encoded))
         shapes.append(axes)
     try:
         with _quiet(), torch.no_grad():

@@ -6,7 +6,7 @@
  * wrong type only that it is wrong. So everything is checked here, and an error says in one sentence which record and
  * which input it is about.
  *
- * @typedef {{name: string, dtype: "float32" | "string", shape: (string | number)[], kind: string, max_length?: number | null}} Input
+ * @typedef {{name: string, dtype: "float32" | "float64" | "string", shape: (string | number)[], kind: string, max_length?: number | null}} Input
  * @typedef {{pair_id: string, dim: number, towers: Record<"user" | "item", {file: string, inputs: Input[]}>, single_file?: {file: string, items: number}}} Schema
  * @typedef {Record<string, unknown>} UserOrItem  A record: a value a feature; what is left out, null or undefined is missing.
  * @typedef {Record<string, ArrayLike<unknown>>} Columns  A column a feature: numbers, texts, or lists of them.
@@ -179,7 +179,8 @@ function tensorOf(ort, input, values, start) {
   if (input.shape.length === 1) {
     const parse = input.dtype === "string" ? textOf : numberOf;
     const data = values.map((value, row) => parse(value, place(row)));
-    return new ort.Tensor(input.dtype, input.dtype === "string" ? data : Float32Array.from(data), [values.length]);
+    const arrays = { string: Array, float32: Float32Array, float64: Float64Array };
+    return new ort.Tensor(input.dtype, arrays[input.dtype].from(data), [values.length]);
   }
   const lists = values.map((value, row) => listOf(value, place(row)));
   if (input.dtype === "float32") {

@@ -18,13 +18,13 @@ TOLERANCE: Final = 1e-4  # of another processor's arithmetic, and of towers in h
 def array_of(feature: Feature, values: list[Any]) -> npt.NDArray[Any]:
     """An input of a case as the tower takes it: nested lists, null for NaN; no rows and empty lists keep their shape.
 
-    Returns float32 (n,) or (n, size), or object (n,) or (n, L) of str.
+    Returns an array of the feature's dtype, (n,) or (n, size), or object (n,) or (n, L) of str.
     """
     rows = len(values)
     if feature.is_text:
         width = (len(values[0]) if rows else 0,) if feature.is_list else ()
         return np.array(values, dtype=object).reshape(rows, *width)
-    numbers = np.array(values, dtype=np.float32)  # null becomes NaN
+    numbers = np.array(values, dtype=feature.dtype)  # null becomes NaN
     return numbers.reshape(rows, *feature.shape[1:])
 
 

@@ -100,7 +100,7 @@ class Tower:
                     f'input "{feature.name}" is not there; every input is required, missing has a sentinel'
                 )
             kinds = "OUT" if feature.is_text else "f"
-            if array.dtype.kind not in kinds or (feature.dtype == "float32" and array.dtype != np.float32):
+            if array.dtype.kind not in kinds or not (feature.is_text or array.dtype == feature.dtype):
                 raise QueryError(f'input "{feature.name}": expected {feature.dtype}, found {array.dtype}')
             if array.ndim != len(feature.shape) or (feature.kind == "vector" and array.shape[1] != feature.size):
                 raise QueryError(

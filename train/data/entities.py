@@ -8,8 +8,9 @@ from retrieval.common.console import note
 from retrieval.common.errors import DataError, nearest
 from retrieval.features.schema import Feature, Side
 from train.config.load import Config
-from train.data.column_types import are_words, flags, ids, lists, numbers, times, vectors, words
+from train.data.column_types import flags, ids, numbers, times
 from train.data.tables import Table, read
+from train.features.kinds import KINDS
 
 
 def interactions(table: Table, config: Config) -> pl.DataFrame:
@@ -95,7 +96,7 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
                 f'{config.source}: {side} feature "{feature.name}" is not a column of {table.path}'
                 f"{nearest(feature.name, table.columns)}"
             )
-        columns[feature.name] = _feature(table, feature)
+        columns[feature.name] = KINDS[feature.kind].prepare(feature, table)
     history = config.history.name if side == "user" and config.history is not None else None
     for other in table.columns:
         if other not in columns and other not in (own, history):
@@ -107,24 +108,6 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
         note(f"{table.path}: {names.null_count():,} rows have no {side} id; they are left out")
         frame = frame.filter(names.is_not_null())
     return frame
-
-
-def _feature(table: Table, feature: Feature) -> pl.Series:
-    where = f'{table.path}: column "{feature.name}"'
-    series = table.frame.get_column(feature.name)
-    if feature.kind == "number":
-        typed = table.typed(feature.name)
-        return typed if typed.dtype.is_integer() else numbers(typed, where=where)
-    if feature.kind == "categories":
-        return lists(series, separator=feature.separator, where=where)
-    if feature.kind == "vector":
-        assert feature.size is not None
-        return vectors(series, size=feature.size, where=where)
-    if isinstance(series.dtype, pl.List | pl.Array):
-        raise DataError(f'{where}: the column is of type {series.dtype}; a list is kind "categories" or "vector"')
-    if not are_words(series.dtype):
-        raise DataError(f"{where}: the column is of type {series.dtype}, expected text or whole numbers")
-    return words(series, text=table.text)
 
 
 def _other(series: pl.Series) -> pl.Series:

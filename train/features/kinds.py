@@ -17,9 +17,11 @@ from einops import rearrange
 from scipy import sparse
 from torch import Tensor, nn
 
+from retrieval.common.errors import DataError
 from retrieval.features.schema import Feature
 from retrieval.features.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
-from train.data.column_types import words
+from train.data.column_types import are_words, lists, numbers, vectors, words
+from train.data.tables import Table
 
 Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = npt.NDArray[np.int64]
@@ -47,6 +49,15 @@ class TrainedKind(ABC):
     """A kind of feature in training and export."""
 
     name: ClassVar[str]
+
+    def prepare(self, feature: Feature, table: Table) -> pl.Series:
+        """The column of a user's table, with the type that its values have. Raises DataError that names the row."""
+        series, where = table.frame.get_column(feature.name), f'{table.path}: column "{feature.name}"'
+        if isinstance(series.dtype, pl.List | pl.Array):
+            raise DataError(f'{where}: the column is of type {series.dtype}; a list is kind "categories" or "vector"')
+        if not are_words(series.dtype):
+            raise DataError(f"{where}: the column is of type {series.dtype}, expected text or whole numbers")
+        return words(series, text=table.text)
 
     def fit(self, feature: Feature, column: pl.Series, *, where: str) -> Fitted:  # noqa: ARG002
         """What the encoding needs to know of the training rows. column: As prepared, one value for each row."""
@@ -81,6 +92,10 @@ class Number(TrainedKind):
     """Standardised in the tower, which also reads whether it is missing."""
 
     name = "number"
+
+    def prepare(self, feature: Feature, table: Table) -> pl.Series:
+        typed = table.typed(feature.name)
+        return typed if typed.dtype.is_integer() else numbers(typed, where=f'{table.path}: column "{feature.name}"')
 
     def fit(self, feature: Feature, column: pl.Series, *, where: str) -> Scaler:  # noqa: ARG002
         return fit_scaler(column)
@@ -194,6 +209,10 @@ class Categories(Category):
 
     name = "categories"
 
+    def prepare(self, feature: Feature, table: Table) -> pl.Series:
+        where = f'{table.path}: column "{feature.name}"'
+        return lists(table.frame.get_column(feature.name), separator=feature.separator, where=where)
+
     def fit(self, feature: Feature, column: pl.Series, *, where: str) -> Fitted:  # noqa: ARG002
         return Vocabulary(_by_count(column.explode()), where=where)
 
@@ -240,6 +259,11 @@ class Vector(TrainedKind):
 
     name = "vector"
 
+    def prepare(self, feature: Feature, table: Table) -> pl.Series:
+        assert feature.size is not None
+        where = f'{table.path}: column "{feature.name}"'
+        return vectors(table.frame.get_column(feature.name), size=feature.size, where=where)
+
     def encode(self, feature: Feature, fitted: Fitted, values: Array) -> Array:  # noqa: ARG002
         return np.asarray(values, np.float32)
 
@@ -266,28 +290,26 @@ KINDS: Final[Mapping[str, TrainedKind]] = {
 }
 
 
-class NumberEmbedding(nn.Module):
-    """A number, standardised where it is finite, and whether it was missing, through a small network."""
+class DenseEmbedding(nn.Module):
+    """Numbers through a small network: (n, width) -> (n, dim)."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, scaler: Scaler, dim: int) -> None:
+    def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(scaler.mean, dtype=torch.float32))
-        # A constant feature has no spread to divide by.
-        self.register_buffer("std", torch.tensor(scaler.std if scaler.std > 1e-12 else 1.0, dtype=torch.float32))
-        self.hidden = nn.Linear(2, dim)
+        self.hidden = nn.Linear(width, dim)
         self.out = nn.Linear(dim, dim)
 
+    def inputs(self, values: Tensor) -> Tensor:
+        """What the network reads of encoded values: (n, width)."""
+        return values
+
     def forward(self, values: Tensor) -> Tensor:
-        """values: (n,) float32, any. Returns (n, dim)."""
+        """values: As encoded. Returns (n, dim)."""
         out: Tensor = self.out(self._activations(values))
         return out
 
     def _activations(self, values: Tensor) -> Tensor:
-        """The inputs of the output layer: (n,) -> (n, dim)."""
-        return nn.functional.relu(self.hidden(standardised(values, self.mean, self.std)))
+        """The inputs of the output layer: (n, dim)."""
+        return nn.functional.relu(self.hidden(self.inputs(values)))
 
     def design_matrix(self, values: Tensor) -> sparse.csr_array:
         """The inputs of the output layer that a regression sets: (n, hidden units)."""
@@ -296,6 +318,22 @@ class NumberEmbedding(nn.Module):
     def set_output(self, coefficients: Tensor) -> None:
         """coefficients: (columns of the design matrix, dim)."""
         set_linear(self.out, coefficients)
+
+
+class NumberEmbedding(DenseEmbedding):
+    """A number, standardised where it is finite, and whether it was missing. Takes (n,) float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, scaler: Scaler, dim: int) -> None:
+        super().__init__(2, dim)
+        self.register_buffer("mean", torch.tensor(scaler.mean, dtype=torch.float32))
+        # A constant feature has no spread to divide by.
+        self.register_buffer("std", torch.tensor(scaler.std if scaler.std > 1e-12 else 1.0, dtype=torch.float32))
+
+    def inputs(self, values: Tensor) -> Tensor:
+        return standardised(values, self.mean, self.std)
 
 
 def standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:

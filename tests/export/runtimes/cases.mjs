@@ -7,7 +7,7 @@ function tensorOf(ort, input, values) {
     dims.push(values.length ? values[0].length : typeof input.shape[1] === "number" ? input.shape[1] : 0);
   }
   const flat = dims.length === 2 ? values.flat() : values;
-  const data = input.dtype === "string" ? flat : Float32Array.from(flat, (value) => (value === null ? NaN : value));
+  const data = arrayOf(input.dtype, flat.map((value) => (value === null ? NaN : value)));
   return new ort.Tensor(input.dtype, data, dims);
 }
 
@@ -18,6 +18,9 @@ function hex(floats) {
 }
 
 /** @returns {side: {cases, worst, bits}}: the largest difference from golden.json, and each vector's exact bits. */
+/** The data of a tensor. dtype: as schema.json names it. */
+const arrayOf = (dtype, values) => ({ string: Array, float32: Float32Array, float64: Float64Array })[dtype].from(values);
+
 export async function golden(ort, open, schema, content, { onlyEmpty = false } = {}) {
   const results = {};
   for (const side of ["user", "item"]) {
@@ -79,7 +82,7 @@ export async function fuzz(ort, open, schema, { seed, rounds }) {
           const dims = input.shape.map((axis, place) => (place === 0 ? rows : axis === "L" ? width : axis));
           const size = dims.reduce((product, axis) => product * axis, 1);
           const values = Array.from({ length: size }, () => pick(input.dtype === "string" ? texts : numbers));
-          const data = input.dtype === "string" ? values : Float32Array.from(values);
+          const data = arrayOf(input.dtype, values);
           return [input.name, new ort.Tensor(input.dtype, data, dims)];
         }),
       );
