@@ -1,4 +1,4 @@
-"""Building: items through the item tower into an index, inside a draft of a bundle."""
+"""Build an index: embed the items of a bundle, build and tune the index, and stage all files in a draft."""
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
@@ -41,13 +41,19 @@ from retrieval.index.tuning import sample_size, tune
 from retrieval.towers.tower import Tower, open_tower
 
 BLOCK_ROWS: Final = 65_536
-UNIT_SLACK: Final = 1e-3  # towers with weights in half precision are within 2e-4 of unit length
+UNIT_TOLERANCE: Final = 1e-3  # towers in half precision are within 2e-4
 
 
 def publish_tables(draft: Draft, training: Path, *, users: bool = True) -> None:
-    """Stage the items and users of a prepared training folder.
+    """Stage the items and users of a training folder.
 
-    users: without them `query --user` knows nobody, and the bundle holds no personal data.
+    Args:
+        draft: The next generation of the bundle.
+        training: The training folder.
+        users: Whether to include users; without them the bundle holds no personal data.
+
+    Raises:
+        DataError: if the training folder has no items.
     """
     source = training / ITEMS
     if not source.is_file():
@@ -71,13 +77,24 @@ def build_index(
     threads: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Embed the items, build, tune and measure an index over them, and stage all of it.
+    """Embed the items, build an index over them, tune it, and stage it with the catalogue.
 
-    items: a table of items, the first column or the one of that name the id; without it the items that the bundle
-        has (added ones in, removed ones out), or those of its training folder.
-    kind, recall, memory_bytes: as `factory.choose` takes them. threads: of the item tower, 0 for all.
-    Returns what index.json says.
-    Raises DataError on items that cannot be used, BundleError if the towers are damaged or give no unit vectors.
+    Args:
+        draft: The next generation of the bundle.
+        items: A table of items; the id column has the same name as in the bundle, else it is the first. Default: the
+            items of the bundle with all changes since, or those of its training folder.
+        kind: See `factory.choose`.
+        recall: See `factory.choose`.
+        memory_bytes: See `factory.choose`.
+        threads: Threads of the item tower, 0 for all cores.
+        seed: Seed of the index and of the users that it is tuned on.
+
+    Returns:
+        The content of index.json.
+
+    Raises:
+        DataError: if the items cannot be used.
+        BundleError: if the towers are damaged or give vectors whose length is not 1.
     """
     schema = draft.schema
     tower = open_tower(draft, "item", threads=threads)
@@ -118,7 +135,7 @@ def index_vectors(
     seed: int = 0,
     threads: int = 0,
 ) -> dict[str, Any]:
-    """Build, tune and measure an index over the vectors (n, d) of all items, and stage it. Returns index.json."""
+    """Build, tune and stage an index over the vectors (n, d) of all items. Returns the content of index.json."""
     schema = draft.schema
     count = len(vectors)
     chosen = choose(kind, count=count, dim=schema.dim, recall=recall, memory_bytes=memory_bytes)
@@ -151,32 +168,32 @@ def index_vectors(
 
 
 def summary(facts: dict[str, Any]) -> str:
-    """One line about an index."""
+    """Describe an index in one line."""
     recall, parameters = facts["recall"], facts["parameters"]
     if facts["kind"] == "flat":
         return f"Index: {facts['count']:,} items, exact (flat)"
-    told = ", ".join(f"{name} {value:g}" for name, value in parameters.items() if value != 1.0)
+    shown = ", ".join(f"{name} {value:g}" for name, value in parameters.items() if value != 1.0)
     return (
-        f"Index: {facts['count']:,} items, {facts['factory']}, {told or 'as built'}: "
+        f"Index: {facts['count']:,} items, {facts['factory']}, {shown or 'default parameters'}: "
         f"recall@10 {recall['measured']:.3f} (asked {recall['asked']:g}) on {recall['on']}"
     )
 
 
 def embed_items(tower: Tower, table: pa.Table) -> Vectors:
-    """Vectors of a block of items (n, d). Raises BundleError unless each has length 1."""
+    """Embed a block of items: (n, d) float32. Raises BundleError unless every vector has length 1."""
     vectors = tower.embed_table(table)
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= UNIT_SLACK))
+    wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE))
     if len(wrong):
         raise BundleError(
-            f'{tower.path}: gives item "{table.column(0)[int(wrong[0])]}" a vector of length {lengths[wrong[0]]:.4g} '
-            "instead of 1; export the towers again"
+            f'{tower.path}: the vector of item "{table.column(0)[int(wrong[0])]}" has length {lengths[wrong[0]]:.4g}, '
+            "expected 1; export the towers again"
         )
     return vectors
 
 
 def refuse_duplicates(ids: Sequence[str], source: str) -> None:
-    """Raises DataError that names the first id that comes again."""
+    """Raise DataError if an id occurs twice."""
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
@@ -184,7 +201,7 @@ def refuse_duplicates(ids: Sequence[str], source: str) -> None:
 
 
 def write_items(draft: Draft, table: pa.Table) -> None:
-    """Stage the catalogue: a table with the ids first, as text."""
+    """Stage the catalogue: a table whose first column holds the ids as text."""
     pq.write_table(table, draft.path(ITEMS), row_group_size=BLOCK_ROWS)
     ids = table.column(0).to_pylist()
     refuse_duplicates(ids, str(draft.folder / ITEMS))
@@ -192,9 +209,16 @@ def write_items(draft: Draft, table: pa.Table) -> None:
 
 
 def as_catalog(table: pa.Table, tower: TowerSchema, *, like: pa.Schema | None = None, source: object) -> pa.Table:
-    """A table of items as the catalogue keeps it: the id first, as text; the columns and types of `like` if given.
+    """Convert a table of items to the form of the catalogue: ids as text, lists for separated categories.
 
-    Raises DataError that names the source and the column.
+    Args:
+        table: Items, the id column first unless `like` is given.
+        tower: Schema of the item tower.
+        like: Columns and types to convert to. Default: those of the table.
+        source: Named in errors.
+
+    Raises:
+        DataError: names the source and the column.
     """
     if like is not None:
         table = _conform(table, like, source)
@@ -208,7 +232,7 @@ def as_catalog(table: pa.Table, tower: TowerSchema, *, like: pa.Schema | None = 
 
 
 def _id_column(table: pa.Table, source: object) -> Any:
-    """The first column as ids. Raises DataError on a missing id and on one that some runtime would misread."""
+    """The first column as ids. Raises DataError for a missing id, or one that an ONNX runtime would misread."""
     name = table.column_names[0]
     try:
         ids = texts(table.column(0).combine_chunks())
@@ -221,17 +245,17 @@ def _id_column(table: pa.Table, source: object) -> Any:
 
 
 def _find_ids(table: pa.Table, name: str, source: object) -> None:
-    """Raises DataError if the column of ids is not there."""
+    """Raise DataError if there is no id column."""
     if name not in table.column_names:
-        raise DataError(f'{source}: there is no column "{name}" with the ids{nearest(name, table.column_names)}')
+        raise DataError(f'{source}: the id column "{name}" is missing{nearest(name, table.column_names)}')
 
 
 def _conform(table: pa.Table, like: pa.Schema, source: object) -> pa.Table:
-    """The columns of `like`, of its types: missing ones null, further ones left out with a note."""
+    """The columns of `like` with its types: null where missing; other columns are dropped with a note."""
     _find_ids(table, like.names[0], source)
     further = [name for name in table.column_names if name not in like.names]
     if further:
-        note(f"{source}: the catalogue has no column {', '.join(further)}; left out")
+        note(f"{source}: ignoring columns that the catalogue does not have: {', '.join(further)}")
     columns = []
     for field in like:
         if field.name not in table.column_names:
@@ -254,7 +278,7 @@ def _cast(column: Any, kind: Any) -> Any:
 
 
 def _split(column: Any, separator: str) -> Any:
-    """Lists of text; "" is a missing one, not a list of nothing."""
+    """Split text into lists; "" is a missing list, not an empty one."""
     return pc.split_pattern(pc.if_else(pc.equal(column, ""), None, column), separator)
 
 
@@ -263,7 +287,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _called(kind: Any) -> str:
-    """What a person calls a type."""
+    """The name of a type in messages."""
     if _is_list(kind):
         return f"lists of {_called(kind.value_type)}"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -274,23 +298,23 @@ def _called(kind: Any) -> str:
 
 
 def _source(draft: Draft, items: Path | None) -> tuple[Iterator[pa.Table], int]:
-    """Blocks of the items to index, and how many items there are about."""
+    """Blocks of the items to index, and their approximate number."""
     if items is not None:
         total = pq.read_metadata(items).num_rows if items.suffix == ".parquet" and items.is_file() else 0
         like = pq.read_schema(draft.file(ITEMS)) if draft.has(ITEMS) else pa.schema([])
         text = {field.name for field in like if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)}
         text |= {feature.name for feature in draft.schema.item.inputs if feature.is_text} | set(like.names[:1])
-        return blocks(items, rows=BLOCK_ROWS, types=dict.fromkeys(text, pa.string())), total  # "007" is no number
+        return blocks(items, rows=BLOCK_ROWS, types=dict.fromkeys(text, pa.string())), total  # "007" stays text
     if draft.has(ITEMS):
         return live_items(draft), pq.read_metadata(draft.file(ITEMS)).num_rows
     prepared = draft.folder / TRAINING / ITEMS
     if prepared.is_file():
         return blocks(prepared, rows=BLOCK_ROWS), pq.read_metadata(prepared).num_rows
-    raise DataError(f"{draft.folder}: has no {ITEMS}; say where the items are with --items")
+    raise DataError(f"{draft.folder}: has no {ITEMS}; name the table of items with --items")
 
 
 def live_items(draft: Draft) -> Iterator[pa.Table]:
-    """The items that can be found, in the order of their rows: built over and not removed, then added."""
+    """Blocks of the items that can be found, in the order of their rows: items of the index, then added items."""
     removed = read_array(draft.file(REMOVED)) if draft.has(REMOVED) else np.empty(0, dtype=np.int64)
     start = 0
     for block in blocks(draft.file(ITEMS), rows=BLOCK_ROWS):
@@ -304,7 +328,7 @@ def live_items(draft: Draft) -> Iterator[pa.Table]:
 
 
 def _queries(draft: Draft, schema: Schema, vectors: Vectors, *, seed: int, threads: int) -> tuple[Vectors, str]:
-    """Vectors to tune on, and whose they are: users' if the bundle or its training folder knows any."""
+    """Vectors to tune on, and a description of them: users, or mixtures of items where no users are known."""
     wanted = sample_size(len(vectors))
     users = sample_users(draft, schema, count=wanted, seed=seed)
     if users is not None:
@@ -312,13 +336,13 @@ def _queries(draft: Draft, schema: Schema, vectors: Vectors, *, seed: int, threa
         return tower.embed_table(users), f"{users.num_rows - users.num_rows // 2:,} users not used for tuning"
     random = np.random.default_rng(seed)
     rows = random.choice(len(vectors), size=(min(wanted, len(vectors)), 3))
-    mixed = vectors[rows].sum(axis=1)  # somebody who likes three items at random
+    mixed = vectors[rows].sum(axis=1)  # a user who likes three random items
     mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-6)
-    return mixed.astype(np.float32), f"{len(mixed) - len(mixed) // 2:,} mixtures of items, for want of users"
+    return mixed.astype(np.float32), f"{len(mixed) - len(mixed) // 2:,} mixtures of three items (no users are known)"
 
 
 class _VectorFile:
-    """Vectors written a block at a time, then mapped: no more than a block is in memory."""
+    """Vectors that are written in blocks and then memory-mapped, so that memory holds one block."""
 
     def __init__(self, path: Path, dim: int) -> None:
         self.path = path
@@ -341,10 +365,10 @@ class _VectorFile:
 
 
 class _TableFile:
-    """Blocks of items written as one Parquet file, of the first block's schema."""
+    """Blocks of items that are written to one Parquet file with the schema of the first block."""
 
     def __init__(self, path: Path, *, source: str, id_name: str | None) -> None:
-        """source: named in errors. id_name: the column of ids; None if it is the first."""
+        """source: named in errors. id_name: the id column; None for the first column."""
         self.path = path
         self._source = source
         self._id_name = id_name
@@ -358,7 +382,7 @@ class _TableFile:
             self._writer.close()
 
     def write(self, block: pa.Table, tower: TowerSchema) -> pa.Table:
-        """Write a block as the catalogue keeps it, and return it so."""
+        """Write a block in the form of the catalogue and return it."""
         if self._writer is None and self._id_name is not None:
             _find_ids(block, self._id_name, self._source)
             block = block.select([self._id_name, *[n for n in block.column_names if n != self._id_name]])

@@ -24,7 +24,7 @@ MAX_EXCLUDED: Final = 1_000  # excluded rows for which FAISS is asked for furthe
 MAX_CANDIDATES: Final = 4_096  # with more candidates exact search is as fast
 SMALL_FLAT: Final = 6_000  # items up to which FAISS's flat index is faster than `exact.top_k`
 FEW_FLAT: Final = 10  # queries below which it is faster, too
-BATCH: Final = 16  # queries per call of FAISS: from 20 on it multiplies matrices, and scores depend on the batch
+FLAT_QUERIES: Final = 16  # queries per call of a flat index: from 20 on FAISS multiplies matrices, and rounds otherwise
 UNFILTERED_SHARE: Final = 0.95  # share of rows from which FAISS's own filter finds the k best for most queries
 ADD_BLOCK: Final = 65_536
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
@@ -263,9 +263,10 @@ class Index:
         # The factor is per result; excluded rows need no further candidates.
         k_factor = max(1.0, (params.k_factor * k + candidates - k) / candidates)
         parameters = None if self.spec.is_flat else row_filter.parameters(self.structure, params, k_factor)
+        step = FLAT_QUERIES if self.spec.is_flat else len(queries)
         parts = [
-            self.structure.search(queries[start : start + BATCH], candidates, params=parameters)
-            for start in range(0, len(queries), BATCH)
+            self.structure.search(queries[start : start + step], candidates, params=parameters)
+            for start in range(0, len(queries), step)
         ]
         scores, rows = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         last = scores[:, -1]

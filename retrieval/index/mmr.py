@@ -1,8 +1,8 @@
-"""Diversity: maximal marginal relevance over the best candidates.
+"""MMR: re-rank the best candidates for diversity by maximal marginal relevance.
 
 Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing summaries",
 SIGIR 1998: each next item maximises `weight * score - (1 - weight) * (greatest similarity to the items before it)`.
-Here `diversity` is 1 - weight: 0 keeps the order by score, 1 looks at difference alone.
+Here `diversity` is 1 - weight: 0 keeps the order by score, 1 considers only the similarity.
 """
 
 from typing import Final
@@ -21,14 +21,21 @@ LEAST_CANDIDATES: Final = 50
 
 
 def candidates(k: int) -> int:
-    """How many candidates to reorder for k items."""
+    """Number of candidates to re-rank for k items."""
     return max(k * CANDIDATES_PER_ITEM, LEAST_CANDIDATES)
 
 
 def reorder(scores: npt.NDArray[np.float32], vectors: Vectors, *, k: int, diversity: float) -> Order:
-    """Choose k candidates, in order.
+    """Choose k candidates.
 
-    scores: (c,) best first; vectors: (c, d) unit rows. Returns positions (min(k, c),); ties go to the better score.
+    Args:
+        scores: (c,) float32, best first.
+        vectors: (c, d) float32 unit vectors.
+        k: Number of candidates to choose.
+        diversity: 0 to 1.
+
+    Returns:
+        Positions of the chosen candidates, (min(k, c),) int64, in order; ties by the better score.
     """
     relevance = (1.0 - diversity) * scores.astype(np.float64)
     closest = np.full(len(scores), -np.inf)

@@ -49,7 +49,8 @@ class RowFilter:
         """Memory that the filter takes at most once it has been searched."""
         if self.mask is None:
             return 0
-        return 2 * self.height + (self.count * 8 + GATHERED_BYTES if self.is_small else self.count * 4)
+        vectors = self.count * 4 * int(self._base.shape[1]) if self.is_small else 0
+        return 2 * self.height + 8 * self.count + vectors
 
     @cached_property
     def rows(self) -> Rows:

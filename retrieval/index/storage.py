@@ -1,4 +1,4 @@
-"""The index as a bundle stores it: its files, its facts, and how they are opened."""
+"""Open the index of a bundle: index.faiss, index.json, added vectors and removed rows."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -16,16 +16,16 @@ FORMAT_VERSION: Final = 1
 
 
 def read_facts(bundle: Bundle) -> dict[str, Any]:
-    """What `index.json` says. Raises BundleError if there is no index, or one of another pair or format."""
+    """Read index.json. Raises BundleError if there is no index, or it has another pair id or format version."""
     folder = bundle.path
     if not bundle.has(INDEX_FACTS) or not bundle.has(INDEX):
-        raise BundleError(f'{folder}: has no index; make one with "twotower index build {folder}"')
+        raise BundleError(f'{folder}: has no index; build one with "twotower index build {folder}"')
     facts: dict[str, Any] = bundle.read_json(INDEX_FACTS)
     try:
         version, pair_id = facts["format_version"], facts["pair_id"]
     except (KeyError, TypeError) as error:
         raise BundleError(
-            f'{folder / INDEX_FACTS}: tells of no index; rebuild with "twotower index build {folder}"'
+            f'{folder / INDEX_FACTS}: does not describe an index; rebuild with "twotower index build {folder}"'
         ) from error
     if version != FORMAT_VERSION:
         raise BundleError(
@@ -41,9 +41,10 @@ def read_facts(bundle: Bundle) -> dict[str, Any]:
 
 
 def open_index(bundle: Bundle) -> Index:
-    """The index of a bundle, mapped into memory; its rows are those of the bundle's `Catalog`.
+    """Open the index of a bundle, memory-mapped; its rows are those of the bundle's `Catalog`.
 
-    Raises BundleError where a file is damaged or of another model.
+    Raises:
+        BundleError: if a file is damaged or belongs to another model.
     """
     facts = read_facts(bundle)
     source = bundle.path / INDEX_FACTS
@@ -53,7 +54,7 @@ def open_index(bundle: Bundle) -> Index:
         params = SearchParams.from_json(facts["parameters"])
         dim, built = int(facts["dim"]), int(facts["built"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(f'{source}: not as written ({error}); rebuild with "twotower index build"') from error
+        raise BundleError(f'{source}: has unexpected content ({error}); rebuild with "twotower index build"') from error
     added = bundle.load(ADDED_VECTORS, read_array) if bundle.has(ADDED_VECTORS) else np.empty((0, dim), np.float32)
     removed = bundle.load(REMOVED, read_array) if bundle.has(REMOVED) else np.empty(0, np.int64)
 
@@ -69,7 +70,7 @@ def open_index(bundle: Bundle) -> Index:
 
 
 def open_both(bundle: Bundle) -> tuple[Index, Catalog]:
-    """The index and the catalogue of a bundle. Raises BundleError if their rows do not match."""
+    """Open the index and the catalogue of a bundle. Raises BundleError if their rows do not match."""
     index, catalog = open_index(bundle), Catalog(bundle)
     if index.height != catalog.height:
         raise BundleError(

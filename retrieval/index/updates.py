@@ -1,7 +1,8 @@
 """Live items: add, replace, remove and compact, in a draft of a bundle.
 
-What was built stays as it is, however large. Items added since lie in a small table with their vectors; rows of items
-that were removed or replaced are listed. So a change costs as much as what has changed since the last `compact`.
+The index that was built does not change. Added items and their vectors are stored in tables of their own, and rows of
+removed or replaced items in a list. So the cost of a change grows with the changes since the last `compact`, not with
+the catalogue.
 """
 
 from collections.abc import Iterable
@@ -35,13 +36,13 @@ from retrieval.index.build import (
 from retrieval.index.storage import open_index, read_facts
 from retrieval.towers.tower import open_tower
 
-STALE_SHARE: Final = 0.1  # changed since the index was built: from here on it should be built anew
-STALE_COUNT: Final = 10_000  # added rows that every query looks through
+STALE_SHARE: Final = 0.1  # of the index, changed since it was built: rebuild from here on
+STALE_COUNT: Final = 10_000  # added rows, which every query scans: rebuild from here on
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How many items were new, replaced, removed, and not there at all."""
+    """Numbers of items that were new, replaced, removed, and unknown."""
 
     added: int = 0
     replaced: int = 0
@@ -50,10 +51,14 @@ class Change:
 
 
 def add_items(draft: Draft, items: Path) -> Change:
-    """Embed items and add them; an item whose id is there is replaced.
+    """Embed items and add them; an item with a known id is replaced.
 
-    items: a table; columns as in the catalogue, missing ones are null.
-    Raises DataError on items that cannot be used.
+    Args:
+        draft: The next generation of the bundle.
+        items: A table with the id column of the catalogue and any of its other columns; missing ones are null.
+
+    Raises:
+        DataError: if the items cannot be used.
     """
     base = _base(draft)
     read_facts(base)
@@ -81,7 +86,7 @@ def add_items(draft: Draft, items: Path) -> Change:
 
 
 def remove_items(draft: Draft, ids: Iterable[str]) -> Change:
-    """Let items be found no more, by their ids; those that are not there are counted."""
+    """Remove items by id, and count the unknown ids."""
     base = _base(draft)
     read_facts(base)
     wanted = list(dict.fromkeys(ids))
@@ -96,7 +101,7 @@ def remove_items(draft: Draft, ids: Iterable[str]) -> Change:
 
 
 def compact(draft: Draft, *, seed: int = 0) -> dict[str, Any]:
-    """Build the index anew over the items that can be found, from the vectors that are there. Returns index.json."""
+    """Rebuild the index over the items that can be found, without embedding them. Returns the content of index.json."""
     base = _base(draft)
     facts = read_facts(base)
     index = open_index(base)
@@ -110,14 +115,14 @@ def compact(draft: Draft, *, seed: int = 0) -> dict[str, Any]:
 
 
 def state(facts: dict[str, Any]) -> str:
-    """One line on how far the items have moved away from what was built, and what to do."""
+    """Describe in one line how much has changed since the index was built, and what to do."""
     changed = facts["added"] + facts["removed"]
     if not changed:
-        return "nothing changed since it was built"
+        return "none since the index was built"
     share = changed / max(1, facts["built"])
-    told = f"{facts['added']:,} added and {facts['removed']:,} removed since it was built ({share:.1%} of it)"
+    changes = f"{facts['added']:,} added and {facts['removed']:,} removed since the index was built ({share:.1%} of it)"
     stale = share >= STALE_SHARE or facts["added"] >= STALE_COUNT
-    return told + ('; build it anew with "twotower index compact"' if stale else "")
+    return changes + ('; rebuild it with "twotower index compact"' if stale else "")
 
 
 def _base(draft: Draft) -> Bundle:
@@ -131,7 +136,7 @@ def _removed(draft: Draft) -> Rows:
 
 
 def _without(draft: Draft, ids: Iterable[str]) -> tuple[pa.Table, int, npt.NDArray[np.float32]]:
-    """What was added before, less some ids: the table, how many those were, and the vectors."""
+    """The items that were added before except some ids: table, number of dropped rows, vectors."""
     if not draft.has(ADDED):
         empty = pq.read_schema(draft.file(ITEMS)).empty_table()
         return empty, 0, np.empty((0, draft.schema.dim), dtype=np.float32)
@@ -142,7 +147,7 @@ def _without(draft: Draft, ids: Iterable[str]) -> tuple[pa.Table, int, npt.NDArr
 
 
 def _stage(draft: Draft, table: pa.Table, vectors: npt.NDArray[np.float32], removed: Rows) -> None:
-    """The next generation's added items and removed rows."""
+    """Stage the added items and the removed rows."""
     for name in (ADDED, ADDED_LOOKUP, ADDED_VECTORS, REMOVED):
         draft.remove(name)
     if table.num_rows:

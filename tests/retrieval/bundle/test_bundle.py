@@ -341,7 +341,7 @@ def test_no_folder_and_no_bundle(tmp_path: Path) -> None:
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from tests.retrieval.test_bundle import BundleError, Bundle, publish_some
+from tests.retrieval.bundle.test_bundle import BundleError, Bundle, publish_some
 
 if os.geteuid() == 0:  # who may write anywhere
     os.setgroups([])
@@ -367,7 +367,7 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
         try:
             done = subprocess.run(
                 [sys.executable, "-c", AS_NOBODY, str(folder)],
-                cwd=Path(__file__).parents[2],
+                cwd=Path(__file__).parents[3],
                 capture_output=True,
                 text=True,
                 timeout=120,

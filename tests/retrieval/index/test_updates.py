@@ -178,7 +178,7 @@ def test_columns_that_an_added_item_lacks_are_missing_and_further_ones_left_out(
     ("content", "message"),
     [
         ('{"item_id": "a"}\n{"item_id": "a"}', '"a" occurs twice'),
-        ('{"title": "x"}', 'no column "item_id"'),
+        ('{"title": "x"}', 'the id column "item_id" is missing'),
         ('{"item_id": ""}', "an id is empty"),
         ('{"item_id": null}', "an id is empty"),
         ('{"item_id": "a\\u0000b"}', "NUL"),
@@ -242,5 +242,5 @@ def test_a_tower_without_unit_vectors_is_refused(tmp_path: Path) -> None:
             draft.write_bytes("item_tower.onnx", model.SerializeToString())
             build_index(draft)
 
-    with pytest.raises(BundleError, match="instead of 1; export the towers again"):
+    with pytest.raises(BundleError, match="expected 1; export the towers again"):
         attempt()

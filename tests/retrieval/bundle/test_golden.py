@@ -7,7 +7,7 @@ from pathlib import Path
 from retrieval import Retriever
 from retrieval.verify import verify_bundle
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def test_the_golden_bundle_still_answers(tmp_path: Path) -> None:

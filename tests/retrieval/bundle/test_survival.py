@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.survival import survive_mutations
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def killed(*counts: str) -> str:
