@@ -53,7 +53,7 @@ def test_every_command_ends_its_help_with_an_example(
 
 
 @pytest.mark.parametrize("args", [["-q", "index", "info"], ["index", "info", "-q"], ["-v", "index", "info", "--quiet"]])
-def test_quiet_stands_before_the_command_or_after_it(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_is_accepted_before_and_after_the_command(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     quiet: list[bool] = []
     info = twotower.cli.get_command(click.Context(twotower.cli), "index").commands["info"]  # type: ignore[union-attr]
     monkeypatch.setattr(info, "callback", lambda **_: quiet.append(is_quiet()))
@@ -79,7 +79,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert twotower.__version__ in capsys.readouterr().out
 
 
-def test_the_version_is_the_packages() -> None:
+def test_the_version_is_that_of_the_package() -> None:
     text = (README.parent / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{twotower.__version__}"' in text
 
@@ -109,7 +109,7 @@ def test_failures_are_one_line_and_an_exit_code(
     assert words in capsys.readouterr().err
 
 
-def test_a_reader_who_has_gone_is_no_failure(tmp_path: Path) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_failure(tmp_path: Path) -> None:
     bundle = write_tiny(tmp_path / "bundle")
     asked = tmp_path / "users.jsonl"
     asked.write_text('{"user": "u1"}\n' * 20_000)

@@ -1,4 +1,4 @@
-"""What an installation has: the base, the extras, and the line that says which extra is missing."""
+"""Installation: base dependencies, extras, and the line that names a missing extra."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The stages in one go: `run` on your own config, `demo` on real data."""
+"""All stages in one command: `run` on a config, `demo` on MovieLens-100K."""
 
 import shlex
 import time
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Say which stage begins, and keep how long it took."""
+    """Print the name of a stage and record its seconds."""
     note(f"== {name}")
     start = time.perf_counter()
     yield
@@ -39,12 +39,17 @@ def run_config(
     users: bool = True,
     baselines: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Train, export, index and evaluate. Returns what `evaluate` measured; {} where the split holds nothing out.
+    """Train, export, index and evaluate.
 
-    Towers, tables and index are published as one generation: until it is complete, the bundle that was there answers.
-    Raises TwoTowerError as the stages do.
+    Towers, tables and index are published as one generation; until then the old bundle stays.
+
+    Returns:
+        The evaluation, as metrics.json has it; {} if the split holds nothing out.
+
+    Raises:
+        TwoTowerError: if a stage fails.
     """
-    # Imported here: torch takes seconds, and `--help` should not.
+    # Imported here: torch takes seconds to load.
     from export.export_towers import export_towers
     from retrieval.bundle.layout import TRAINING
     from retrieval.bundle.writer import publishing
@@ -57,7 +62,7 @@ def run_config(
     from train.loop.fit import fit
 
     seconds: dict[str, float] = {}
-    factory.check(kind)  # a slip is told before the training, not after it
+    factory.check(kind)  # fail before the training, not after it
     catalogue.check(baselines)
     settings = load_config(config, overrides=overrides)
     with stage("train", seconds):
@@ -81,15 +86,17 @@ def run_config(
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The artifact folder. Default: artifacts/, and in it the name of the config's folder.",
+    help="The artifact folder. Default: artifacts/ and the name of the config's folder.",
 )
 @OVERRIDES
 @RESUME
-@click.option("--kind", default="auto", show_default=True, help="Index: auto, flat, ivf, pq or a FAISS factory string.")
+@click.option(
+    "--kind", default="auto", show_default=True, help="Kind of index: auto, flat, ivf, pq or a FAISS factory string."
+)
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Recall@10 that the index is to reach. Default: 0.95, exact below 20,000 items.",
+    help="Target recall@10 of the index. Default: 0.95, exact below 20,000 items.",
 )
 @options.PRECISION
 @options.SINGLE_FILE
@@ -97,10 +104,10 @@ def run_config(
 @click.option(
     "--baselines",
     metavar="NAMES",
-    help='Baselines to compare with, comma-separated, as evaluate takes them; "all", "none".',
+    help='Baselines, comma-separated, as for evaluate; "all", "none".',
 )
 def run(config: Path, out: Path | None, baselines: str | None, **chosen: Any) -> None:
-    """Train, export, index and evaluate; the bundle is published when it is complete.
+    """Train, export, index and evaluate. The bundle is published when it is complete.
 
     CONFIG is a twotower.toml, or a folder that holds one.
     """
@@ -139,16 +146,16 @@ DEMO_QUERIES: Final = (
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("data") / DEMO_DATASET,
     show_default=True,
-    help="The dataset folder; fetched if it is not there.",
+    help="The dataset folder; fetched if it does not exist.",
 )
 def demo(out: Path, data: Path) -> None:
-    """The whole job on MovieLens-100K: fetch, train, export, index, evaluate, then answers for three users."""
+    """Run every step on MovieLens-100K: fetch, train, export, index, evaluate, and recommend to three users."""
     from retrieval.cli.query import query
     from retrieval.evaluation.table import show
     from train.datasets.fetch import fetch
 
     config = fetch(DEMO_DATASET, to=data)
     show(run_config(config, out), path=out)
-    for who, asked in DEMO_QUERIES:
-        click.echo(f"\n{who}\n$ twotower query {shlex.join([str(out), *asked])}")
-        query.main([str(out), *asked, "--format", "table"], standalone_mode=False)
+    for title, arguments in DEMO_QUERIES:
+        click.echo(f"\n{title}\n$ twotower query {shlex.join([str(out), *arguments])}")
+        query.main([str(out), *arguments, "--format", "table"], standalone_mode=False)

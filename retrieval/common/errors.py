@@ -1,7 +1,7 @@
-"""Failures that a user can mend.
+"""Expected failures.
 
-The command line prints one line and exits 1 (2 for usage); a server answers 4xx. Any other exception is a bug of
-ours and keeps its traceback.
+The command line prints one line and exits with 1 (2 for usage); the server answers with 4xx. Any other exception is a
+bug and keeps its traceback.
 """
 
 import difflib
@@ -12,7 +12,7 @@ class TwoTowerError(Exception):
     """An expected failure: names the thing, what was found, what was expected, and the next step."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))  # one line, whatever an id or a file put into it
+        super().__init__(" ".join(message.split()))  # one line, whatever an id or a file contains
 
 
 class ConfigError(TwoTowerError):
@@ -24,23 +24,23 @@ class DataError(TwoTowerError):
 
 
 class TrainError(TwoTowerError):
-    """Training cannot start, go on, or be resumed."""
+    """Training cannot start, continue or be resumed."""
 
 
 class ExportError(TwoTowerError):
-    """The exported graph is not what was trained; nothing was written."""
+    """The exported graph differs from the trained model; nothing was written."""
 
 
 class BundleError(TwoTowerError):
-    """The artifact folder: damaged, foreign, of another model, of a future format."""
+    """The artifact folder: damaged, of another model or of a newer format."""
 
 
 class QueryError(TwoTowerError):
-    """A query: an unknown feature, a value of the wrong type, a filter that does not parse."""
+    """A query: an unknown feature, a value of the wrong type, an invalid filter."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint to append to an error: the valid name closest to what was written, or all of a few, or nothing."""
+    """A hint for the end of an error: the closest valid name, or all of up to 12 names, or ""."""
     names = list(valid)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if not close:

@@ -118,13 +118,13 @@ def clipped(text: str, widest: int) -> str:
     text = "".join("·" if unicodedata.category(char) == "Cc" else char for char in text)
     if display_width(text) <= widest:
         return text
-    room, kept = widest - 1, ""
+    room, start = widest - 1, ""
     for char in text:
         room -= _char_width(char)
         if room < 0:
             break
-        kept += char
-    return kept + "…"
+        start += char
+    return start + "…"
 
 
 def _padded(text: str, width: int, *, right: bool) -> str:

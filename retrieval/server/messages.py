@@ -20,7 +20,7 @@ class Options(Struct, kw_only=True, forbid_unknown_fields=True):
     exclude: Annotated[Ids | None, Meta(description="Item ids to leave out; comma-separated in a query string.")] = None
     diversity: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
-        Meta(description="Weight of diversity in maximal marginal relevance, 0 to 1. Default 0."),
+        Meta(description="Weight of diversity in maximal marginal relevance. Default 0."),
     ] = None
 
 

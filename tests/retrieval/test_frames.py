@@ -21,7 +21,7 @@ LIBRARIES: dict[str, Make] = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "a
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle, not to be changed."""
+    """A bundle that tests must not change."""
     return write_tiny(tmp_path_factory.mktemp("frames") / "bundle")
 
 

@@ -17,6 +17,7 @@ NEVER = {
     "onnxscript",
     "sklearn",
     "pandas",
+    "polars",
     "train",
     "export",
 }

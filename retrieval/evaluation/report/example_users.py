@@ -36,21 +36,21 @@ def examples(evaluation: Evaluation) -> list[Example]:
     best = _best_rank(evaluation.model.ranks, evaluation)
     ok = stage.histories.lengths >= min(MIN_HISTORY, int(stage.histories.lengths.max(initial=0)))
     found = best <= k
-    wanted = []
+    kinds = []
     name = evaluation.verdict.baseline
     if name is not None:
         other = _best_rank(evaluation.rivals[name].measured.ranks, evaluation) <= k
-        wanted += [
+        kinds += [
             ("Found by the model only", ok & found & ~other),
             (f"Found by {name} only", ok & ~found & other),
             ("Found by neither", ok & ~found & ~other),
             ("Found by both", ok & found & other),
         ]
     else:
-        wanted += [("Found", ok & found), ("Not found", ok & ~found)]
-    wanted.append(("Another user", ok))
+        kinds += [("Found", ok & found), ("Not found", ok & ~found)]
+    kinds.append(("Another user", ok))
     picked: dict[int, str] = {}
-    for heading, mask in wanted:
+    for heading, mask in kinds:
         rows = [row for row in np.flatnonzero(mask).tolist() if row not in picked]
         if rows and len(picked) < 3:
             picked[rows[len(rows) // 2]] = heading

@@ -135,8 +135,8 @@ def text_columns(snapshot: Snapshot) -> list[str]:
 def _match_rank(snapshot: Snapshot, row: int, text: str, column: list[str]) -> tuple[int, int, int]:
     """Sort key: the title begins with the text, a word of it does, neither; then shorter titles first."""
     title = str(snapshot.retriever.catalog.record(row).get(column[0]) or "") if column else ""
-    folded, wanted = title.casefold(), text.casefold()
-    place = 0 if folded.startswith(wanted) else 1 if re.search(rf"\b{re.escape(wanted)}", folded) else 2
+    folded, needle = title.casefold(), text.casefold()
+    place = 0 if folded.startswith(needle) else 1 if re.search(rf"\b{re.escape(needle)}", folded) else 2
     return place, len(title), row
 
 

@@ -22,7 +22,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed."""
+    """A bundle that tests must not change."""
     return write_tiny(tmp_path_factory.mktemp("tiny") / "bundle")
 
 
@@ -35,7 +35,7 @@ def lines(capsys: Captured) -> list[Any]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_json_is_what_python_answers(shared: Path, capsys: Captured) -> None:
+def test_json_equals_the_answers_in_python(shared: Path, capsys: Captured) -> None:
     assert run(["query", str(shared), "--history", "i2, i4", "-k", "3", "--where", "year > 1990"]) == 0
     (found,) = lines(capsys)
     with Retriever.open(shared) as retriever:
@@ -53,7 +53,7 @@ def test_the_same_query_twice_gives_the_same_bytes(shared: Path, capsys: Capture
     assert outputs[:3] == outputs[3:]
 
 
-def test_many_users_come_in_their_order(shared: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_users_of_a_file_are_answered_in_order(shared: Path, tmp_path: Path, capsys: Captured) -> None:
     asked: list[dict[str, Any]] = [{"user": f"u{number % 6}"} for number in range(300)]
     asked[3] = {"features": {"age": None}, "history": []}
     source = tmp_path / "users.jsonl"
@@ -75,7 +75,7 @@ def test_many_users_come_in_their_order(shared: Path, tmp_path: Path, capsys: Ca
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_is_a_file_too(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_input_may_be_a_pipe(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for command, text in (
@@ -91,7 +91,7 @@ def test_a_pipe_is_a_file_too(folder: Path, tmp_path: Path, capsys: Captured) ->
     assert "1 item removed" in captured.err
 
 
-def test_notes_go_to_stderr_and_quiet_is_quiet(shared: Path, capsys: Captured) -> None:
+def test_notes_go_to_stderr_unless_quiet(shared: Path, capsys: Captured) -> None:
     assert run(["query", str(shared), "--user", "nobody", "--history", "zz", "-k", "1"]) == 0
     captured = capsys.readouterr()
     assert 'user "nobody" is not in the data' in captured.err
@@ -136,7 +136,7 @@ def test_a_table_is_aligned(shared: Path, capsys: Captured) -> None:
         (["index", "info", "nowhere"], 1, "nowhere: no such folder"),
     ],
 )
-def test_mistakes_have_one_line_and_a_code(
+def test_errors_are_one_line_with_an_exit_code(
     shared: Path,
     args: list[str],
     code: int,
@@ -160,7 +160,7 @@ def test_mistakes_have_one_line_and_a_code(
     ("line", "message"),
     [("{", "line 2: not JSON"), ("[1]", "line 2: a query is an object"), ('{"usr": 1}', 'did you mean "user"')],
 )
-def test_a_wrong_line_is_named(shared: Path, tmp_path: Path, line: str, message: str, capsys: Captured) -> None:
+def test_an_invalid_line_is_named(shared: Path, tmp_path: Path, line: str, message: str, capsys: Captured) -> None:
     source = tmp_path / "users.jsonl"
     source.write_text('{"user": "u1"}\n' + line)
     assert run(["query", str(shared), "--input", str(source)]) == 1
@@ -170,7 +170,7 @@ def test_a_wrong_line_is_named(shared: Path, tmp_path: Path, line: str, message:
     assert "not UTF-8" in capsys.readouterr().err
 
 
-def test_items_live_through_the_commands(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_items_are_added_replaced_and_removed(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     pq.write_table(items_of(["i4", "i50"]), tmp_path / "new.parquet")
     assert run(["index", "add", str(folder), "--items", str(tmp_path / "new.parquet")]) == 0
     assert "1 item added, 1 replaced" in capsys.readouterr().err
@@ -196,7 +196,7 @@ def test_items_live_through_the_commands(folder: Path, tmp_path: Path, capsys: C
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".jsonl"])
 @pytest.mark.parametrize("source_suffix", [".parquet", ".csv", ".jsonl"])
-def test_vectors_of_a_table(shared: Path, tmp_path: Path, suffix: str, source_suffix: str) -> None:
+def test_a_table_is_embedded(shared: Path, tmp_path: Path, suffix: str, source_suffix: str) -> None:
     items = items_of([f"i{number}" for number in range(40)]).drop_columns(["tags", "released"])
     source = tmp_path / f"items{source_suffix}"
     if source_suffix == ".parquet":

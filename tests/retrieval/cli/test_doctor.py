@@ -1,4 +1,4 @@
-"""`doctor`: what it says of an installation and of a bundle."""
+"""`doctor` describes an installation and checks a bundle."""
 
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.test_cli import run
 Captured = pytest.CaptureFixture[str]
 
 
-def test_it_shows_versions_and_extras(capsys: Captured) -> None:
+def test_versions_and_extras_are_shown(capsys: Captured) -> None:
     assert run(["doctor"]) == 0
     shown = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert shown["twotower"] == metadata.version("twotower")
@@ -21,7 +21,7 @@ def test_it_shows_versions_and_extras(capsys: Captured) -> None:
     assert shown["server"].startswith("installed: starlette ")
 
 
-def test_a_missing_extra_says_what_it_would_add(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_described(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRAS["baselines"].packages, "no_such_module", "no-such-package")
     assert run(["doctor"]) == 0
     shown = capsys.readouterr().out

@@ -32,7 +32,7 @@ def test_verdicts(model: float, rival: float, outcome: str, says: str) -> None:
     assert verdict.behind == (own < other)
 
 
-def test_advice_follows_from_what_was_trained() -> None:
+def test_suggestions_follow_from_the_training() -> None:
     config = {
         "user": {"features": [{"name": "history", "kind": "history"}]},
         "item": {"features": [{"name": "item_id", "kind": "category"}]},

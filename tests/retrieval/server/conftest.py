@@ -1,4 +1,4 @@
-"""A server in this process, over a tiny bundle; each is made once and not to be changed, or made anew."""
+"""Servers in this process over a tiny bundle: a shared one that tests must not change, and new ones."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,20 +22,20 @@ def client_of(generations: Generations, settings: Settings) -> TestClient:
 
 @pytest.fixture(scope="package")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle, not to be changed."""
+    """A bundle that tests must not change."""
     return write_tiny(tmp_path_factory.mktemp("served") / "bundle")
 
 
 @pytest.fixture(scope="package")
 def client(shared: Path) -> Iterator[TestClient]:
-    """A server of `shared` as it is by default."""
+    """A server of `shared` with default settings."""
     with client_of(Generations(shared), Settings()) as client:
         yield client
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Served]:
-    """Serves a bundle of the test's own with settings of its own."""
+    """Starts servers with given settings over a new bundle."""
     with ExitStack() as stack:
 
         def start(folder: Path | None = None, **settings: Any) -> tuple[TestClient, Generations]:

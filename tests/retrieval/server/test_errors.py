@@ -1,4 +1,4 @@
-"""What is refused: one clear line and a status, whatever is sent; nothing crashes."""
+"""Errors: one clear line and a status for any input; nothing crashes."""
 
 import json
 import logging
@@ -63,7 +63,9 @@ ONE = {"users": [{"history": ["i1"]}]}
         ({**ONE, "diversity": "a"}, '"diversity": expected a number, found text'),
     ],
 )
-def test_a_recommendation_that_cannot_be_given(client: TestClient, body: bytes | dict[str, Any], words: str) -> None:
+def test_an_invalid_recommendation_request_gives_400(
+    client: TestClient, body: bytes | dict[str, Any], words: str
+) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = client.post("/v1/recommend", content=content)
     assert response.status_code == 400
@@ -87,7 +89,9 @@ def test_a_recommendation_that_cannot_be_given(client: TestClient, body: bytes |
         ({"vectors": [[1] * 8], "pair_id": "fff"}, 409, 'model "fff", the items from "abc123abc123"'),
     ],
 )
-def test_a_search_that_cannot_be_made(client: TestClient, body: dict[str, Any], status: int, words: str) -> None:
+def test_an_invalid_search_request_is_refused(
+    client: TestClient, body: dict[str, Any], status: int, words: str
+) -> None:
     response = client.post("/v1/search", json=body)
     assert response.status_code == status
     assert words in response.json()["error"]
@@ -104,7 +108,7 @@ def test_a_search_that_cannot_be_made(client: TestClient, body: dict[str, Any], 
         ({"tower": "user", "records": [[]]}, '"records[0]": expected an object, found a list'),
     ],
 )
-def test_records_that_cannot_be_embedded(client: TestClient, body: dict[str, Any], words: str) -> None:
+def test_an_invalid_embed_request_gives_400(client: TestClient, body: dict[str, Any], words: str) -> None:
     response = client.post("/v1/embed", json=body)
     assert response.status_code == 400
     assert words in response.json()["error"]
@@ -133,13 +137,15 @@ def test_records_that_cannot_be_embedded(client: TestClient, body: dict[str, Any
         ("DELETE", "/v1/items/i1", 403, "read-only"),
     ],
 )
-def test_addresses(client: TestClient, method: str, address: str, status: int, words: str) -> None:
+def test_invalid_paths_parameters_and_methods_are_refused(
+    client: TestClient, method: str, address: str, status: int, words: str
+) -> None:
     response = client.request(method, address)
     assert response.status_code == status
     assert words in response.json()["error"]
 
 
-def test_a_body_has_a_largest_size(serve: Served) -> None:
+def test_large_and_compressed_bodies_are_refused(serve: Served) -> None:
     client, _ = serve(limits=Limits(body_bytes=100, batch=2))
     too_long = client.post("/v1/recommend", content=b"x" * 101)
     assert too_long.status_code == 413
@@ -154,7 +160,7 @@ def test_a_body_has_a_largest_size(serve: Served) -> None:
     assert packed.status_code == 415
 
 
-def test_our_own_failure_is_told_by_a_number_and_logged_whole(
+def test_an_internal_error_is_logged_under_the_id_that_the_client_gets(
     serve: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, _ = serve()
@@ -173,7 +179,7 @@ def test_our_own_failure_is_told_by_a_number_and_logged_whole(
     assert client.get("/readyz").status_code == 200
 
 
-def test_too_many_batch_are_turned_away(serve: Served) -> None:
+def test_too_many_requests_in_flight_give_503(serve: Served) -> None:
     client, _ = serve(limits=Limits(waiting=0))
     response = client.post("/v1/recommend", json=ONE)
     assert response.status_code == 503
@@ -181,7 +187,7 @@ def test_too_many_batch_are_turned_away(serve: Served) -> None:
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_token(serve: Served) -> None:
+def test_a_token_is_required(serve: Served) -> None:
     client, _ = serve(token="abc")
     for headers in ({}, {"Authorization": "Bearer abd"}, {"Authorization": "abc"}, {"Authorization": "Bearer é"}):
         response = client.get("/v1/info", headers=[(name.encode(), value.encode()) for name, value in headers.items()])
@@ -194,14 +200,14 @@ def test_a_token(serve: Served) -> None:
         assert client.get(path).status_code == 200
 
 
-def test_a_foreign_name_is_refused(serve: Served) -> None:
+def test_an_unknown_host_is_refused(serve: Served) -> None:
     client, _ = serve(hosts=("127.0.0.1", "localhost", "::1"))
     assert client.get("/v1/info").status_code == 421
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
         assert client.get("/v1/info", headers={"Host": host}).status_code == 200
 
 
-def test_other_sites_may_ask_only_where_they_were_allowed(serve: Served, client: TestClient) -> None:
+def test_cors_allows_only_the_given_origins(serve: Served, client: TestClient) -> None:
     origin = {"Origin": "https://shop.example"}
     assert "access-control-allow-origin" not in client.get("/v1/info", headers=origin).headers
     preflight = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
@@ -252,7 +258,7 @@ JSON = st.recursive(
     body=st.dictionaries(st.sampled_from(["users", "k", "where", "vectors", "tower", "records"]), JSON, max_size=4),
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_asked_gets_an_answer_or_a_reason(client: TestClient, path: str, body: Any) -> None:
+def test_any_json_gets_an_answer_or_an_error(client: TestClient, path: str, body: Any) -> None:
     response = client.post(f"/v1/{path}", content=json.dumps(body).encode())
     assert response.status_code in (200, 400, 409, 413), response.text
     assert response.status_code == 200 or set(response.json()) == {"error"}
@@ -281,7 +287,7 @@ def test_whatever_is_asked_gets_an_answer_or_a_reason(client: TestClient, path: 
     )
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_well_formed_is_answered_unless_its_text_is_none(client: TestClient, body: Any) -> None:
+def test_any_well_formed_request_is_answered_unless_its_text_is_invalid(client: TestClient, body: Any) -> None:
     response = client.post("/v1/recommend", content=json.dumps(body).encode())
     if response.status_code != 200:
         assert any(word in response.json()["error"] for word in ("NUL", "surrogate")), response.text

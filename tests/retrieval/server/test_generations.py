@@ -1,4 +1,4 @@
-"""A bundle that changes while it is served: every answer is of one generation, and none is dropped."""
+"""A bundle that changes while it is served: each answer comes from one generation, and no request is dropped."""
 
 import gc
 import shutil
@@ -32,7 +32,7 @@ def eventually(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_new_generation_is_picked_up_by_itself(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_generation_is_detected(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.02)
     client, generations = serve()
     _, first = hits(client)
@@ -45,7 +45,7 @@ def test_a_new_generation_is_picked_up_by_itself(serve: Served, monkeypatch: pyt
     assert "twotower_items 37.0" in client.get("/metrics").text
 
 
-def test_another_model_takes_over(tmp_path: Path, serve: Served) -> None:
+def test_another_model_replaces_the_present_one(tmp_path: Path, serve: Served) -> None:
     client, generations = serve()
     write_tiny(generations.folder, seed=5, pair_id="def456def456")
     generations.refresh()
@@ -53,7 +53,7 @@ def test_another_model_takes_over(tmp_path: Path, serve: Served) -> None:
     assert (found["pair_id"], found["generation"]) == ("def456def456", 2)
 
 
-def test_a_request_under_way_keeps_its_generation(serve: Served) -> None:
+def test_a_request_in_flight_keeps_its_generation(serve: Served) -> None:
     _, generations = serve()
     held = generations.present
     with publishing(generations.folder) as draft:
@@ -77,7 +77,7 @@ def test_a_request_under_way_keeps_its_generation(serve: Served) -> None:
 
 
 @pytest.mark.parametrize("victim", ["index.faiss", "items.parquet", "users.lookup", "item_tower.onnx", "manifest.json"])
-def test_a_broken_generation_is_told_and_the_old_one_goes_on(
+def test_a_broken_generation_is_reported_and_the_old_one_still_answers(
     serve: Served, victim: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, generations = serve()
@@ -105,7 +105,7 @@ def test_a_broken_generation_is_told_and_the_old_one_goes_on(
     assert hits(client)[0] == 2
 
 
-def test_a_folder_that_goes_away_and_comes_back(serve: Served) -> None:
+def test_a_folder_that_disappears_and_reappears(serve: Served) -> None:
     client, generations = serve()
     before = hits(client, where="year > 1985")
     away = generations.folder.with_name("away")
@@ -118,7 +118,7 @@ def test_a_folder_that_goes_away_and_comes_back(serve: Served) -> None:
     assert "error" not in client.get("/readyz").json()
 
 
-def test_an_index_that_goes_away(serve: Served) -> None:
+def test_an_index_that_disappears(serve: Served) -> None:
     client, generations = serve()
     with publishing(generations.folder) as draft:
         for name in ("index.faiss", "index.json"):
@@ -128,7 +128,7 @@ def test_an_index_that_goes_away(serve: Served) -> None:
     assert hits(client)[0] == 1
 
 
-def test_what_cannot_be_served_at_all(tmp_path: Path) -> None:
+def test_a_folder_without_a_valid_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such folder"):
         Generations(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
@@ -139,7 +139,7 @@ def test_what_cannot_be_served_at_all(tmp_path: Path) -> None:
 
 
 def test_no_answer_mixes_two_generations(serve: Served) -> None:
-    """Each generation has other scores and other years; the answer's own generation says which must be seen."""
+    """Each generation has other scores and years; the generation of an answer says which ones it must have."""
     client, _ = serve(writable=True, threads=4)
     years: dict[int, float] = {}
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""docs/how-to/http.md: it tells of what there is, and what it sends is taken."""
+"""docs/how-to/http.md: routes, limits and metrics are documented, and its requests work."""
 
 import json
 import re
@@ -19,7 +19,7 @@ TEXT = DOCS.read_text(encoding="utf-8")
 
 
 def told() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Commands, and the answers below them."""
+    """The commands, each with the documented answer."""
     for sent, answered in re.findall(r"```sh\n(curl.*?)```\n```json\n(.*?)\n```", TEXT, re.DOTALL):
         rest = re.sub(r"\.\.\.,|, *\.\.\.", "", answered)
         for command in sent.splitlines():
@@ -29,7 +29,7 @@ def told() -> Iterator[tuple[str, dict[str, Any]]]:
         assert rest == ""
 
 
-def test_every_route_and_limit_is_told() -> None:
+def test_every_route_and_limit_is_documented() -> None:
     for route in ROUTES:
         assert f"`{route.method} {route.documented_path}`" in TEXT
     limits = Limits()
@@ -40,8 +40,8 @@ def test_every_route_and_limit_is_told() -> None:
     assert f"{limits.waiting} requests" in TEXT
 
 
-def test_what_is_sent_there_is_taken(serve: Served, tmp_path: Path) -> None:
-    """The demo's ids are not those of this bundle: what is not found is not found, and nothing else is wrong."""
+def test_documented_requests_work(serve: Served, tmp_path: Path) -> None:
+    """The ids are those of the demo, so that 404 is accepted here."""
     client, _ = serve(write_tiny(tmp_path / "bundle"), writable=True)
     asked = set()
     for command, answer in told():
@@ -64,7 +64,7 @@ def test_what_is_sent_there_is_taken(serve: Served, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", re.findall(r"`(twotower_\w+)`", TEXT))
-def test_every_metric_that_is_told_is_there(serve: Served, tmp_path: Path, metric: str) -> None:
+def test_documented_metrics_exist(serve: Served, tmp_path: Path, metric: str) -> None:
     client, _ = serve(write_tiny(tmp_path / "bundle"))
     client.get("/healthz")
     assert f"\n{metric}" in client.get("/metrics").text or f"{metric}_count" in client.get("/metrics").text

@@ -1,4 +1,4 @@
-"""Items put in and taken out over HTTP: on the disk before the answer, found from the next request on."""
+"""Items added and removed over HTTP: on disk before the answer, visible to the next request."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def ids(client: TestClient, **body: Any) -> list[str]:
     return [hit["id"] for hit in response.json()["results"][0]["hits"]]
 
 
-def test_an_item_is_put_found_replaced_and_deleted(serve: Served) -> None:
+def test_an_item_is_added_found_replaced_and_deleted(serve: Served) -> None:
     client, generations = serve(writable=True)
     new = {"item_id": "new/1", "title": "Née", "year": 2024, "tags": ["odd"], "released": "2024-02-29"}
     put = client.put("/v1/items", json={"items": [new, {"id": "i3", "title": "Other"}]})
@@ -48,7 +48,7 @@ def test_an_item_is_put_found_replaced_and_deleted(serve: Served) -> None:
 
 
 @pytest.mark.parametrize("name", ['a\n"b\\ /?#% é', "a\n", "..", "x" * 5000])
-def test_an_item_of_any_id_can_be_had_and_deleted(serve: Served, name: str) -> None:
+def test_items_with_unusual_ids_are_found_and_deleted(serve: Served, name: str) -> None:
     client, _ = serve(writable=True)
     assert client.put("/v1/items", json={"items": [{"id": name, "title": "Odd"}]}).status_code == 200
     address = quote(name, safe="").replace(".", "%2E")
@@ -57,7 +57,7 @@ def test_an_item_of_any_id_can_be_had_and_deleted(serve: Served, name: str) -> N
     assert client.delete(f"/v1/items/{address}").json()["removed"] == 1
 
 
-def test_columns_that_the_catalogue_lacks_are_left_out_and_told(serve: Served, capfd: Any) -> None:
+def test_unknown_columns_are_ignored_with_a_note(serve: Served, capfd: Any) -> None:
     client, _ = serve(writable=True)
     capfd.readouterr()
     put = client.put("/v1/items", json={"items": [{"item_id": "x", "colour": "red", "score": 3}]}).json()
@@ -85,7 +85,7 @@ def test_columns_that_the_catalogue_lacks_are_left_out_and_told(serve: Served, c
         (["a"], '"items[0]": expected an object, found text'),
     ],
 )
-def test_items_that_cannot_be_used_change_nothing(serve: Served, items: Any, words: str) -> None:
+def test_invalid_items_change_nothing(serve: Served, items: Any, words: str) -> None:
     client, generations = serve(writable=True)
     before = (generations.folder / "manifest.json").read_bytes()
     response = client.put("/v1/items", json={"items": items})
@@ -110,7 +110,7 @@ VALUE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_si
     )
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_put_is_taken_or_refused(writable: TestClient, items: Any) -> None:
+def test_any_items_are_accepted_or_refused(writable: TestClient, items: Any) -> None:
     response = writable.put("/v1/items", content=json.dumps({"items": items}).encode())
     assert response.status_code in (200, 400), response.text
     assert ids(writable)
@@ -128,7 +128,7 @@ def writable(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield client
 
 
-def test_another_writer_is_waited_for_and_then_named(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_writer_gives_503_after_a_wait(serve: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     client, generations = serve(writable=True)
     monkeypatch.setattr("retrieval.server.routes.items_write.WAIT_S", 0.05)
     with publishing(generations.folder):
@@ -138,7 +138,7 @@ def test_another_writer_is_waited_for_and_then_named(serve: Served, monkeypatch:
     assert response.headers["retry-after"]
 
 
-def test_the_last_item_may_go(tmp_path: Path, serve: Served) -> None:
+def test_the_last_item_can_be_deleted(tmp_path: Path, serve: Served) -> None:
     from tests.support.tiny import write_tiny
 
     client, _ = serve(write_tiny(tmp_path / "two", items=2, users=2), writable=True)

@@ -1,4 +1,4 @@
-"""Questions answered together: what each gets is what it would get alone."""
+"""Micro-batches: each request gets the answer that it would get alone."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def answer_together(snapshot: Snapshot, bodies: Sequence[Any]) -> list[Response]
     return respond_batch(snapshot, ROUTES[0], [RawRequest(body=json.dumps(body).encode()) for body in bodies], Limits())
 
 
-def test_each_gets_what_it_would_get_alone(shared: Path) -> None:
+def test_a_batched_answer_equals_the_answer_alone(shared: Path) -> None:
     snapshot = Snapshot.open(shared)
     together = answer_together(snapshot, ASKED)
     for response, body in zip(together, ASKED, strict=True):
@@ -63,14 +63,14 @@ def test_each_gets_what_it_would_get_alone(shared: Path) -> None:
     ]
 
 
-def test_only_small_ones_wait_for_each_other() -> None:
+def test_only_small_requests_are_batched() -> None:
     assert is_small(json.dumps({"users": [{"user": "u1"}]}).encode())
     assert is_small(json.dumps({"users": [{"history": ["i1"] * 200, "features": {"age": 3}}]}).encode())
     assert not is_small(json.dumps({"users": [{}] * 5}).encode())
     assert not is_small(json.dumps({"users": [{"history": ["i1"] * 5000}]}).encode())
 
 
-def test_those_of_the_same_options_are_one_question(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_with_equal_options_share_one_call(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = Snapshot.open(shared)
     sizes: list[int] = []
     answer = Retriever.answer
@@ -84,7 +84,7 @@ def test_those_of_the_same_options_are_one_question(shared: Path, monkeypatch: p
     assert sizes == [5, 4]
 
 
-def test_a_thread_that_has_become_free_takes_what_waits() -> None:
+def test_a_free_thread_takes_its_share_of_the_queue() -> None:
     taken: list[int] = []
     first_is_in, let_go = threading.Event(), threading.Event()
 
@@ -111,7 +111,7 @@ def test_a_thread_that_has_become_free_takes_what_waits() -> None:
     assert taken == [1, MAX_BATCH, 9]
 
 
-def test_who_goes_away_while_waiting_is_not_worked_for(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_disconnects_while_waiting_costs_no_work(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answered: list[int] = []
     let_go = threading.Event()
     answer = Retriever.answer

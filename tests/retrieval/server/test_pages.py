@@ -1,4 +1,4 @@
-"""The pages: complete in themselves, true to the routes, and drawn by a real browser."""
+"""The pages are self-contained, match the routes, and render in a real browser."""
 
 import base64
 import hashlib
@@ -13,7 +13,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from retrieval.server import pages
+from retrieval.server.messages import Answer
 from retrieval.server.routes import ROUTES
+from retrieval.server.routes.route import Context, route
 from tests.export.runtimes.machines import chromium
 from tests.retrieval.server.conftest import Served
 from tests.retrieval.server.test_process import ask, serving
@@ -23,7 +25,7 @@ PAGES = ("/", "/docs")
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_needs_nothing_but_itself(client: TestClient, path: str) -> None:
+def test_a_page_is_self_contained(client: TestClient, path: str) -> None:
     response = client.get(path)
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     text = response.text
@@ -38,7 +40,7 @@ def test_a_page_needs_nothing_but_itself(client: TestClient, path: str) -> None:
     assert not re.search(r"""\s(?:style|on\w+)\s*=\s*["']""", text)  # the policy would drop them
 
 
-def test_openapi_tells_of_every_route(client: TestClient, serve: Served) -> None:
+def test_openapi_documents_every_route(client: TestClient, serve: Served) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
@@ -49,8 +51,8 @@ def test_openapi_tells_of_every_route(client: TestClient, serve: Served) -> None
     assert guarded.get("/openapi.json").json()["security"] == [{"token": []}]
 
 
-def test_openapi_names_what_answers_hold(client: TestClient) -> None:
-    """Every key of a real answer is told, and every example is taken."""
+def test_openapi_documents_every_field_of_the_answers(client: TestClient) -> None:
+    """Every field of a real answer is documented, and every example works."""
     document = client.get("/openapi.json").json()
     paths, schemas = document["paths"], document["components"]["schemas"]
 
@@ -79,9 +81,29 @@ def test_openapi_names_what_answers_hold(client: TestClient) -> None:
         assert set(client.get(address).json()) == fields(path, "get")
 
 
+def test_a_route_is_added_in_one_place(serve: Served) -> None:
+    class HelloAnswer(Answer):
+        hello: str
+
+    def hello(context: Context) -> HelloAnswer:
+        """Greet."""
+        return {"pair_id": "", "generation": 0, "hello": context.path["name"]}
+
+    hello.__annotations__ = {"context": Context, "return": HelloAnswer}
+    route("GET", "/v1/hello/{name:id}")(hello)
+    try:
+        client, _ = serve()
+        assert client.get("/v1/hello/you").json()["hello"] == "you"
+        operation = client.get("/openapi.json").json()["paths"]["/v1/hello/{name}"]["get"]
+    finally:
+        ROUTES.pop()
+    assert operation["summary"] == "Greet."
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["name"]
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What a browser has made of a page, by its address, beside a server whose item i3 has a hostile title."""
+    """Renders a page in a browser; the title of item i3 is hostile."""
     browser = chromium()
     folder = write_tiny(tmp_path_factory.mktemp("drawn") / "bundle")
     profile = tmp_path_factory.mktemp("profile")
@@ -106,7 +128,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
     shutil.rmtree(profile, ignore_errors=True)
 
 
-def test_a_browser_draws_the_answer(drawn: Any) -> None:
+def test_a_browser_shows_recommendations(drawn: Any) -> None:
     state = quote('{"history":["i1","i5"],"where":"year > 1990","k":7}')
     page = drawn(f"/#{state}")
     assert page.count('class="hit"') == 7
@@ -117,7 +139,7 @@ def test_a_browser_draws_the_answer(drawn: Any) -> None:
     assert "<title>twotower</title>" in page
 
 
-def test_a_browser_draws_a_user_an_item_and_a_mistake(drawn: Any) -> None:
+def test_a_browser_shows_a_user_similar_items_and_an_error(drawn: Any) -> None:
     page = drawn("/#" + quote('{"mode":"user","user":"u1"}'))
     assert "Recommendations for user u1" in page
     assert "History: 4 items" in page
@@ -126,12 +148,12 @@ def test_a_browser_draws_a_user_an_item_and_a_mistake(drawn: Any) -> None:
     assert 'there is no column "yaer"; did you mean "year"?' in page
 
 
-def test_a_browser_draws_the_api(drawn: Any) -> None:
+def test_a_browser_shows_the_api(drawn: Any) -> None:
     page = drawn("/docs")
     assert page.count("<details") == len(ROUTES) + 3
     assert "users[].history" in page
 
 
-def test_pages_are_files_of_the_package() -> None:
+def test_pages_are_package_data() -> None:
     folder = Path(pages.__file__).parent / "html"
     assert sorted(path.name for path in folder.iterdir()) == ["docs.html", "index.html"]

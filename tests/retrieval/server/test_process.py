@@ -1,4 +1,4 @@
-"""The command, as a process of its own with a socket."""
+"""The command as a process with a socket."""
 
 import http.client
 import json
@@ -47,7 +47,7 @@ def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         connection.close()
 
 
-def test_start_ask_and_end(tmp_path: Path) -> None:
+def test_start_query_and_stop(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "bundle")
     with serving(folder) as (process, port):
         body = {"users": [{"history": ["i2", "i4"]}], "k": 3}
@@ -102,8 +102,10 @@ def test_start_ask_and_end(tmp_path: Path) -> None:
         (["--allow-host", "*", "--writable"], 200),
     ],
 )
-def test_who_may_change_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], status: int) -> None:
-    """The command's own settings, in this process: what it would run with."""
+def test_which_options_allow_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], status: int
+) -> None:
+    """The settings that the command would run with."""
     from starlette.testclient import TestClient
 
     from retrieval.server import run as running
@@ -131,7 +133,7 @@ def test_options_that_contradict_each_other(tmp_path: Path, capsys: pytest.Captu
     assert "contradict" in capsys.readouterr().err
 
 
-def test_open_to_others_it_says_so(tmp_path: Path) -> None:
+def test_an_exposed_server_without_a_token_prints_a_warning(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "bundle"), "--host", "0.0.0.0", "--writable") as (process, port):
         assert ask(port, "GET", "/healthz")[0] == 200
         assert process.stderr is not None
@@ -143,7 +145,7 @@ def test_open_to_others_it_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "sent", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"]
 )
-def test_what_is_no_http_is_refused_in_json_too(tmp_path: Path, sent: bytes) -> None:
+def test_malformed_http_gives_an_error_in_json(tmp_path: Path, sent: bytes) -> None:
     with serving(write_tiny(tmp_path / "bundle")) as (_, port):
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             connection.sendall(sent)
@@ -155,7 +157,7 @@ def test_what_is_no_http_is_refused_in_json_too(tmp_path: Path, sent: bytes) -> 
         assert ask(port, "GET", "/healthz")[0] == 200
 
 
-def test_an_interruption_is_one(tmp_path: Path) -> None:
+def test_sigint_exits_with_130(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "bundle")) as (process, _):
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
@@ -182,7 +184,7 @@ def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (lambda path: write_tiny(path / "bundle"), ["--token-file", "/nowhere"], "/nowhere: No such file"),
     ],
 )
-def test_one_line_for_what_cannot_be_served(
+def test_a_start_that_fails_prints_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, options: list[str], words: str
 ) -> None:
     folder = make(tmp_path)
@@ -197,7 +199,7 @@ def test_only_the_server_needs_the_extra() -> None:
     assert not loaded_by(f"import twotower, {modules}") & {"starlette", "uvicorn", "prometheus_client", "anyio"}
 
 
-def test_several_ask_batch(tmp_path: Path) -> None:
+def test_concurrent_clients_get_equal_answers(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "bundle"), "--threads", "3") as (_, port):
         found: list[tuple[int, Any]] = []
         body = {"users": [{"user": "u1"}], "where": "year > 1985", "diversity": 0.3}

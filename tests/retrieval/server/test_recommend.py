@@ -1,4 +1,4 @@
-"""What is answered: the same as by the command line and in Python."""
+"""Answers over HTTP equal those of the command line and of Python."""
 
 import json
 from itertools import pairwise
@@ -36,7 +36,7 @@ def ask(client: TestClient, **body: Any) -> Any:
         ({}, []),
     ],
 )
-def test_an_answer_is_that_of_the_command(
+def test_recommendations_equal_those_of_the_command(
     client: TestClient, shared: Path, tmp_path: Path, capsys: Captured, user: dict[str, Any], options: list[str]
 ) -> None:
     source = tmp_path / "one.jsonl"
@@ -56,7 +56,7 @@ def test_an_answer_is_that_of_the_command(
     assert expected
 
 
-def test_the_same_question_gives_the_same_bytes(client: TestClient) -> None:
+def test_the_same_request_gives_the_same_bytes(client: TestClient) -> None:
     body = {"users": [{"history": ["i1", "i5"]}, {"user": "u0"}], "k": 7, "diversity": 0.2}
     first, second = (client.post("/v1/recommend", json=body) for _ in range(2))
     assert first.content == second.content
@@ -64,14 +64,14 @@ def test_the_same_question_gives_the_same_bytes(client: TestClient) -> None:
     assert first.headers["x-twotower-generation"] == str(first.json()["generation"]) == "1"
 
 
-def test_users_are_answered_in_their_order_and_as_one_by_one(client: TestClient) -> None:
+def test_a_batch_of_users_equals_single_requests(client: TestClient) -> None:
     users: list[dict[str, Any]] = [{"user": f"u{number % 6}"} for number in range(50)] + [{"history": ["i3"]}]
     together = ask(client, users=users, k=4)["results"]
     assert together == [ask(client, users=[user], k=4)["results"][0] for user in users]
     assert [result.get("user") for result in together] == [user.get("user") for user in users]
 
 
-def test_what_the_asker_may_want_to_know_is_noted(client: TestClient) -> None:
+def test_unknown_users_and_items_are_noted(client: TestClient) -> None:
     known, stranger, empty = ask(client, users=[{"user": "u1"}, {"user": "x", "history": ["zz"]}, {}], k=1)["results"]
     assert "notes" not in known
     assert stranger["notes"] == ['user "x" is not in the data; answered as somebody new', 'not in the catalogue: "zz"']
@@ -79,26 +79,26 @@ def test_what_the_asker_may_want_to_know_is_noted(client: TestClient) -> None:
     assert "nothing is known" in empty["notes"][0]
 
 
-def test_nobody_asks(client: TestClient) -> None:
+def test_empty_requests_give_empty_results(client: TestClient) -> None:
     assert ask(client, users=[])["results"] == []
     assert client.post("/v1/search", json={"vectors": []}).json()["results"] == []
     assert client.post("/v1/embed", json={"tower": "item", "records": []}).json()["vectors"] == []
 
 
-def test_ids_may_be_numbers_and_null_says_nothing(tmp_path: Path, serve: Served, client: TestClient) -> None:
+def test_ids_may_be_numbers_and_null_is_the_default(tmp_path: Path, serve: Served, client: TestClient) -> None:
     assert ask(client, users=[{"user": None, "history": None, "features": None}], where=None, exclude=None, k=None)
     (result,) = ask(client, users=[{"history": [1, 2.0, "3", None, ""]}], k=1)["results"]
     assert result["notes"] == ['not in the catalogue: "1", "2", "3"']
 
 
-def test_fewer_than_k_are_all(client: TestClient) -> None:
+def test_fewer_than_k_items_are_all_returned(client: TestClient) -> None:
     (result,) = ask(client, users=[{"history": ["i1"]}], k=1000)["results"]
     assert len(result["hits"]) == 39
     (result,) = ask(client, users=[{}], where="year > 3000")["results"]
     assert result["hits"] == []
 
 
-def test_similar_is_that_of_the_command(client: TestClient, shared: Path, capsys: Captured) -> None:
+def test_similar_items_equal_those_of_the_command(client: TestClient, shared: Path, capsys: Captured) -> None:
     assert run(["similar", str(shared), "i4", "-k", "3", "--where", "year < 2000", "--exclude", "i6,i8"]) == 0
     expected = json.loads(capsys.readouterr().out)
     found = client.get("/v1/similar/i4", params={"k": 3, "where": "year < 2000", "exclude": ["i6", "i8"]}).json()
@@ -107,7 +107,7 @@ def test_similar_is_that_of_the_command(client: TestClient, shared: Path, capsys
     assert joined == found
 
 
-def test_vectors_go_in_and_hits_come_out(client: TestClient, shared: Path) -> None:
+def test_search_by_vector_equals_the_retriever(client: TestClient, shared: Path) -> None:
     records = [{"history": ["i2"], "age": 3}, {"history": []}]
     embedded = client.post("/v1/embed", json={"tower": "user", "records": records}).json()
     with Retriever.open(shared) as retriever:
@@ -127,7 +127,7 @@ def test_vectors_go_in_and_hits_come_out(client: TestClient, shared: Path) -> No
     assert less["results"][0]["hits"][0] == wanted[0][1]
 
 
-def test_items_are_embedded_by_their_own_tower(client: TestClient, shared: Path) -> None:
+def test_items_are_embedded_by_the_item_tower(client: TestClient, shared: Path) -> None:
     record = {"item_id": "i7", "year": 1991.0}
     found = client.post("/v1/embed", json={"tower": "item", "records": [record]}).json()
     with Retriever.open(shared) as retriever:
@@ -136,7 +136,7 @@ def test_items_are_embedded_by_their_own_tower(client: TestClient, shared: Path)
     assert found["dim"] == 8
 
 
-def test_items_are_found_by_what_was_typed(client: TestClient) -> None:
+def test_items_are_found_by_text(client: TestClient) -> None:
     def ids(**params: Any) -> list[str]:
         return [item["id"] for item in client.get("/v1/items", params=params).json()["items"]]
 
@@ -152,7 +152,7 @@ def test_items_are_found_by_what_was_typed(client: TestClient) -> None:
     assert client.get("/v1/items/i1").json()["item"] == page["items"][1]
 
 
-def test_users_are_found_by_their_ids(client: TestClient) -> None:
+def test_users_are_found_by_id_prefix(client: TestClient) -> None:
     assert client.get("/v1/users?search=u&limit=2").json()["users"] == ["u0", "u1"]
     assert client.get("/v1/users?search=u3").json()["users"] == ["u3"]
     found = client.get("/v1/users/u1").json()["user"]
@@ -176,7 +176,7 @@ def test_a_bundle_without_users(tmp_path: Path, serve: Served) -> None:
     assert client.get("/v1/info").json()["users"] == 0
 
 
-def test_info_says_what_is_served(client: TestClient) -> None:
+def test_info_describes_the_bundle(client: TestClient) -> None:
     found = client.get("/v1/info").json()
     assert found["items"] == 40
     assert found["index"] == {"kind": "flat", "recall@10": 1.0}

@@ -1,4 +1,4 @@
-"""The report: one whole page, nothing from outside, every word from outside escaped."""
+"""The report is one self-contained page, and escapes every value."""
 
 import json
 import re
@@ -22,7 +22,7 @@ EVIL = 'Film</script><script>alert("1")</script> & <b>'
 
 
 class Reader(HTMLParser):
-    """Tags and text of a page; unbalanced tags are an error."""
+    """Collects tags and text; unbalanced tags are an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def page(judged: Evaluation) -> str:
     return report.html(judged, judged.to_json())
 
 
-def test_it_is_whole_and_needs_no_network(page: str, judged: Evaluation) -> None:
+def test_the_page_is_self_contained(page: str, judged: Evaluation) -> None:
     reader = Reader()
     reader.feed(page)
     assert reader.open == []
@@ -81,12 +81,12 @@ def test_it_is_whole_and_needs_no_network(page: str, judged: Evaluation) -> None
     assert len(page) < 1_500_000
 
 
-def test_words_from_outside_are_escaped(page: str) -> None:
+def test_values_are_escaped(page: str) -> None:
     assert 'alert("1")</script>' not in page
     assert "Film&lt;/script&gt;" in page
 
 
-def test_every_chart_has_a_place(page: str) -> None:
+def test_every_chart_has_a_placeholder(page: str) -> None:
     content = re.search(r'<script type="application/json" id="specs">(.*?)</script>', page, re.DOTALL)
     assert content is not None
     specs: dict[str, Any] = json.loads(content[1])
@@ -95,8 +95,8 @@ def test_every_chart_has_a_place(page: str) -> None:
         assert f'id="{name}"' in page
 
 
-def test_every_chart_draws(page: str) -> None:
-    """Vega itself turns each specification into a picture."""
+def test_every_chart_renders(page: str) -> None:
+    """Vega renders each specification."""
     vl_convert = pytest.importorskip("vl_convert")
     content = re.search(r'<script type="application/json" id="specs">(.*?)</script>', page, re.DOTALL)
     assert content is not None
@@ -119,7 +119,7 @@ def test_three_users(judged: Evaluation) -> None:
         assert all(line.right for line in example.truth)
 
 
-def test_the_map_is_of_the_two_main_directions(judged: Evaluation) -> None:
+def test_the_map_shows_two_principal_components(judged: Evaluation) -> None:
     drawn = item_map(judged.held, judged.answers.items)
     assert drawn.places.shape == (40, 2)
     # Camps lie on two sides of the first axis, so the first direction parts them.
@@ -131,7 +131,7 @@ def test_the_map_is_of_the_two_main_directions(judged: Evaluation) -> None:
     assert len(drawn.groups) == 40
 
 
-def test_an_item_map_of_nothing(judged: Evaluation) -> None:
+def test_a_map_without_vectors(judged: Evaluation) -> None:
     assert len(item_map(judged.held, np.full((40, 8), np.nan, dtype=np.float32)).rows) == 0
     assert item_map(judged.held, np.ones((40, 8), dtype=np.float32)).explained == 0
 
