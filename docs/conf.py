@@ -28,7 +28,7 @@ smartquotes = False  # they would turn the "--" of options into a dash
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-autodoc_class_signature = "separated"  # a Retriever is made by open(), not by its constructor
+autodoc_class_signature = "separated"  # so that a page can leave a constructor out
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88

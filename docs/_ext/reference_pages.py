@@ -125,7 +125,7 @@ def write_pages(app: Sphinx) -> None:
 
 def example_as_code(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:  # noqa: ARG001  (an event's signature)
     """Turn the line "Example: twotower ..." at the end of a help text into a code block."""
-    text = " ".join(line.strip() for line in lines).strip()
+    text = " ".join(line.strip().removeprefix("|").strip() for line in lines).strip()
     if text.startswith("Example: "):
         lines[:] = ["**Example**", "", ".. code-block:: sh", "", f"   {text.removeprefix('Example: ')}", ""]
 
