@@ -15,7 +15,8 @@ from retrieval.catalog.items import Catalog
 from retrieval.catalog.record_store import RecordStore
 from retrieval.common import csr
 from retrieval.common.errors import QueryError, nearest
-from retrieval.features.records import Record, text_of
+from retrieval.features.records import Record
+from retrieval.features.text import text_of
 from retrieval.index import mmr
 from retrieval.index.index import Index
 from retrieval.index.row_filter import RowFilter

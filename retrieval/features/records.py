@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from retrieval.common.errors import QueryError, nearest
 from retrieval.features.schema import Feature
+from retrieval.features.text import text_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,27 +23,6 @@ Batch: TypeAlias = dict[str, npt.NDArray[Any]]
 
 SEPARATOR: Final = "|"  # of a list that a table holds as text, where the config named none: a CSV has no lists
 LARGEST: Final = float(np.finfo(np.float32).max)
-
-
-def text_of(value: Any) -> str:
-    """The text that stands for an id or a category, the same for 1, 1.0 and "1"; "" for None and NaN.
-
-    Raises TypeError for a value that is not text, a number or a boolean.
-    """
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, (bool, np.bool_)):
-        return "true" if value else "false"
-    if isinstance(value, (int, np.integer)):
-        return str(int(value))
-    if isinstance(value, (float, np.floating)):
-        number = float(value)
-        if math.isnan(number):
-            return ""
-        return str(int(number)) if number.is_integer() else repr(number)
-    raise TypeError(f"expected text, found {type(value).__name__}")
 
 
 def batch_of(features: Sequence[Feature], records: Sequence[Record]) -> Batch:
@@ -203,41 +183,11 @@ def _numbers_of(feature: Feature, column: Any) -> npt.NDArray[np.float32]:
     return numbers
 
 
-def texts(column: Any) -> Any:
-    """A column of ids or categories as text, null where missing: 1, 1.0 and "1" are one.
-
-    column: a pyarrow array. Raises TypeError for a type that is not text, number or boolean.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return texts(column.cast(kind.value_type))
-    if pa.types.is_string(kind):
-        return column
-    if (
-        pa.types.is_large_string(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_null(kind)
-    ):
-        return column.cast(pa.string())
-    if pa.types.is_decimal(kind):
-        return pc.replace_substring_regex(column.cast(pa.string()), r"\.0*$", "")
-    if pa.types.is_floating(kind):
-        finite = pc.if_else(pc.is_nan(column), None, column)
-        whole = pc.and_kleene(pc.equal(pc.floor(finite), finite), pc.less(pc.abs(finite), 2.0**63))
-        integers = pc.if_else(whole, finite, 0).cast(pa.int64(), safe=False).cast(pa.string())
-        broken = pc.if_else(whole, None, finite).to_pylist()  # few or none: an id is seldom 1.5
-        others = pa.array([None if value is None else text_of(value) for value in broken], pa.string())
-        return pc.if_else(pc.fill_null(whole, False), integers, others)
-    raise TypeError(f"expected text, found {kind}")
-
-
 def _texts_of(feature: Feature, column: Any) -> npt.NDArray[np.object_]:
+    from retrieval.features.columns import words
+
     try:
-        filled = texts(column).fill_null("")
+        filled = words(column).fill_null("")
     except TypeError as error:
         raise _refuse(feature, column, "text") from error
     array: npt.NDArray[np.object_] = filled.to_numpy(zero_copy_only=False).astype(object)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.common.errors import QueryError, nearest
-from retrieval.features.records import text_of
+from retrieval.features.text import text_of
 from retrieval.retriever import Query
 from retrieval.server.limits import Limits
 from retrieval.server.refusal import RefusedError

@@ -15,7 +15,7 @@ import polars as pl
 from retrieval.common.errors import DataError, TrainError
 from retrieval.features.schema import OPTIONS, SIDES, Feature, Side
 from retrieval.features.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
-from train.data.column_types import words
+from train.data.tables import words
 
 Batch = dict[str, npt.NDArray[Any]]
 
