@@ -18,8 +18,8 @@ from retrieval.catalog.users import HISTORY
 from retrieval.common import csr
 from retrieval.common.arrays import Vectors
 from retrieval.common.errors import QueryError, nearest
-from retrieval.features.kinds import text_of
 from retrieval.features.records import Record
+from retrieval.features.text import text_of
 from retrieval.index import mmr
 from retrieval.index.index import Index
 from retrieval.index.row_filter import RowFilter

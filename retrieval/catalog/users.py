@@ -12,7 +12,7 @@ from retrieval.bundle.writer import Draft
 from retrieval.catalog import record_store
 from retrieval.catalog.items import json_lines
 from retrieval.common.errors import DataError
-from retrieval.features.kinds import texts
+from retrieval.features.columns import words
 from retrieval.features.schema import Schema
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def users_table(training: Path, history: str) -> "pa.Table":
         if not (training / name).is_file():
             raise DataError(f'{training / name}: there is no such file; prepare the data with "twotower train"')
     users = pq.read_table(training / layout.USERS)
-    users = users.set_column(0, users.column_names[0], texts(users.column(0).combine_chunks()))
+    users = users.set_column(0, users.column_names[0], words(users.column(0).combine_chunks()))
     if history in users.column_names:
         users = users.drop_columns([history])
     pairs = pq.read_table(training / layout.INTERACTIONS, columns=["user", "item"])
@@ -48,7 +48,7 @@ def users_table(training: Path, history: str) -> "pa.Table":
     order = order[np.searchsorted(owners[order], 0) :]  # without rows of users that the table does not have
     ends = np.zeros(users.num_rows + 1, dtype=np.int32)
     np.cumsum(np.bincount(owners[order], minlength=users.num_rows), out=ends[1:])
-    items = texts(pairs.column("item").combine_chunks()).take(pa.array(order))
+    items = words(pairs.column("item").combine_chunks()).take(pa.array(order))
     return users.append_column(history, pa.ListArray.from_arrays(pa.array(ends), items))
 
 
@@ -62,7 +62,7 @@ def _codes(column: Any, ids: Any) -> npt.NDArray[np.int64]:
         rows = _codes(pa.chunked_array([values.dictionary]), ids)
         codes: npt.NDArray[np.int64] = rows[values.indices.to_numpy(zero_copy_only=False)]
         return codes
-    found = pc.fill_null(pc.index_in(texts(values), value_set=ids.combine_chunks()), -1)
+    found = pc.fill_null(pc.index_in(words(values), value_set=ids.combine_chunks()), -1)
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
@@ -75,7 +75,7 @@ def write_users(draft: Draft, users: "pa.Table") -> None:
 
 
 def write_users_lookup(draft: Draft, users: "pa.Table") -> None:
-    ids = texts(users.column(0).combine_chunks()).to_pylist()
+    ids = words(users.column(0).combine_chunks()).to_pylist()
     record_store.write(draft.path(USERS_LOOKUP), ids, json_lines(users, leave_out=users.column_names[:1]))
 
 
@@ -109,7 +109,7 @@ def _validates(training: Path, ids: Any) -> npt.NDArray[np.bool_]:
     if (training / layout.INTERACTIONS).is_file():
         rows = pq.read_table(training / layout.INTERACTIONS, columns=["user", "split"])
         if rows.num_rows:
-            split = texts(rows.column("split").combine_chunks())
+            split = words(rows.column("split").combine_chunks())
             owners = _codes(rows.column("user"), ids)[
                 np.asarray(pc.equal(split, "valid").to_numpy(zero_copy_only=False), dtype=np.bool_)
             ]

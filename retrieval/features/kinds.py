@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.common.errors import QueryError
+from retrieval.common.errors import DataError, QueryError
+from retrieval.features.text import text_of
 
 if TYPE_CHECKING:
     from retrieval.features.schema import Feature
@@ -62,6 +63,23 @@ class FeatureKind(ABC):
         """One value of a record, checked. Raises TypeError, ValueError or OverflowError that says what is wrong."""
 
     @abstractmethod
+    def convert(self, feature: "Feature", column: Any, *, where: str, offset: int = 0) -> Any:
+        """A column of a user's table with the type that its values have, the same for training and for serving.
+
+        Args:
+            feature: With the options of the kind.
+            column: A pyarrow array, as it was read.
+            where: File and column, for errors.
+            offset: Rows of the table before this column.
+
+        Returns:
+            A pyarrow array, which `parse_column` takes.
+
+        Raises:
+            DataError: on a value or a type that the kind does not take; it names the row.
+        """
+
+    @abstractmethod
     def parse_column(self, feature: "Feature", column: Any) -> Array:
         """A column of a table. column: a pyarrow array. Returns the array that the graph takes; raises QueryError."""
 
@@ -89,6 +107,15 @@ class Number(FeatureKind):
             return number if abs(number) <= LARGEST or math.isnan(number) else math.copysign(math.inf, number)
         raise TypeError(f"expected a number, found {type(value).__name__}")
 
+    def convert(self, feature: "Feature", column: Any, *, where: str, offset: int = 0) -> Any:  # noqa: ARG002
+        """Int64 if all values are whole numbers, else float64."""
+        import pyarrow as pa
+
+        from retrieval.features import columns
+
+        column = columns.natural(column)
+        return column if pa.types.is_integer(column.type) else columns.numbers(column, where=where, offset=offset)
+
     def parse_column(self, feature: "Feature", column: Any) -> Array:
         import pyarrow as pa
 
@@ -112,6 +139,17 @@ class Category(FeatureKind):
 
     def parse(self, feature: "Feature", value: Any) -> str:  # noqa: ARG002
         return checked_text(value)
+
+    def convert(self, feature: "Feature", column: Any, *, where: str, offset: int = 0) -> Any:  # noqa: ARG002
+        """Text."""
+        from retrieval.features import columns
+
+        found = columns.type_name(column.type)
+        if columns.is_list(column.type):
+            raise DataError(f'{where}: the column holds {found}; a list is kind "categories" or "vector"')
+        if not columns.is_word(column.type):
+            raise DataError(f"{where}: the column holds {found}, expected text or whole numbers")
+        return columns.words(column)
 
     def parse_column(self, feature: "Feature", column: Any) -> Array:
         return _text_array(feature, column)
@@ -146,6 +184,12 @@ class Categories(FeatureKind):
         if isinstance(value, list) and _is_plain(value):
             return value
         return [checked_text(entry) for entry in value]
+
+    def convert(self, feature: "Feature", column: Any, *, where: str, offset: int = 0) -> Any:  # noqa: ARG002
+        """Lists of text."""
+        from retrieval.features import columns
+
+        return columns.lists(column, separator=feature.separator, where=where)
 
     def parse_column(self, feature: "Feature", column: Any) -> Array:
         import pyarrow as pa
@@ -197,6 +241,13 @@ class Vector(FeatureKind):
             raise ValueError(f"expected {feature.size} numbers, found {len(value)}")
         return [NUMBER.parse(feature, entry) for entry in value]
 
+    def convert(self, feature: "Feature", column: Any, *, where: str, offset: int = 0) -> Any:
+        """Lists of float32 of one size."""
+        from retrieval.features import columns
+
+        assert feature.size is not None
+        return columns.vectors(column, size=feature.size, where=where, offset=offset)
+
     def parse_column(self, feature: "Feature", column: Any) -> Array:
         values = []
         for value in column.to_pylist():
@@ -212,27 +263,6 @@ KINDS: Final[Mapping[str, FeatureKind]] = {
     kind.name: kind for kind in (NUMBER, Category(), Categories(), History(), Vector(), Hash())
 }
 OPTIONS: Final = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.options))
-
-
-def text_of(value: Any) -> str:
-    """The text that stands for an id or a category, the same for 1, 1.0 and "1"; "" for None and NaN.
-
-    Raises TypeError for a value that is not text, a number or a boolean.
-    """
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, (bool, np.bool_)):
-        return "true" if value else "false"
-    if isinstance(value, (int, np.integer)):
-        return str(int(value))
-    if isinstance(value, (float, np.floating)):
-        number = float(value)
-        if math.isnan(number):
-            return ""
-        return str(int(number)) if number.is_integer() else repr(number)
-    raise TypeError(f"expected text, found {type(value).__name__}")
 
 
 def checked_text(value: Any) -> str:
@@ -268,37 +298,11 @@ def _is_plain(values: list[Any]) -> bool:
     return whole.isascii() and "\0" not in whole
 
 
-def texts(column: Any) -> Any:
-    """A column of ids or categories as text, null where missing: 1, 1.0 and "1" are one.
-
-    column: a pyarrow array. Raises TypeError for a type that is not text, number or boolean.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return texts(column.cast(kind.value_type))
-    if pa.types.is_string(kind):
-        return column
-    plain = (pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)
-    if any(is_kind(kind) for is_kind in plain):
-        return column.cast(pa.string())
-    if pa.types.is_decimal(kind):
-        return pc.replace_substring_regex(column.cast(pa.string()), r"\.0*$", "")
-    if pa.types.is_floating(kind):
-        finite = pc.if_else(pc.is_nan(column), None, column)
-        whole = pc.and_kleene(pc.equal(pc.floor(finite), finite), pc.less(pc.abs(finite), 2.0**63))
-        integers = pc.if_else(whole, finite, 0).cast(pa.int64(), safe=False).cast(pa.string())
-        broken = pc.if_else(whole, None, finite).to_pylist()  # few or none: an id is seldom 1.5
-        others = pa.array([None if value is None else text_of(value) for value in broken], pa.string())
-        return pc.if_else(pc.fill_null(whole, False), integers, others)
-    raise TypeError(f"expected text, found {kind}")
-
-
 def _text_array(feature: "Feature", column: Any) -> npt.NDArray[np.object_]:
+    from retrieval.features.columns import words
+
     try:
-        filled = texts(column).fill_null("")
+        filled = words(column).fill_null("")
     except TypeError as error:
         raise _wrong_type(feature, column, "text") from error
     array: npt.NDArray[np.object_] = filled.to_numpy(zero_copy_only=False).astype(object)

@@ -30,7 +30,8 @@ from retrieval.catalog.users import history_name, sample_users, users_table, wri
 from retrieval.common.arrays import Vectors
 from retrieval.common.console import note, progress
 from retrieval.common.errors import BundleError, DataError, nearest
-from retrieval.features.kinds import SEPARATOR, texts
+from retrieval.features.columns import texts, words
+from retrieval.features.kinds import SEPARATOR
 from retrieval.features.schema import Schema, TowerSchema
 from retrieval.features.tables import blocks
 from retrieval.features.vocabulary import check_id
@@ -235,7 +236,7 @@ def _id_column(table: pa.Table, source: object) -> Any:
     """The first column as ids. Raises DataError for a missing id, or one that an ONNX runtime would misread."""
     name = table.column_names[0]
     try:
-        ids = texts(table.column(0).combine_chunks())
+        ids = words(table.column(0).combine_chunks())
     except TypeError as error:
         raise DataError(f'{source}: column "{name}" holds ids, {error}') from error
     if ids.null_count or pc.any(pc.equal(ids, "")).as_py() or pc.any(pc.match_substring(ids, "\0")).as_py():
@@ -304,7 +305,8 @@ def _source(draft: Draft, items: Path | None) -> tuple[Iterator[pa.Table], int]:
         like = pq.read_schema(draft.file(ITEMS)) if draft.has(ITEMS) else pa.schema([])
         text = {field.name for field in like if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)}
         text |= {feature.name for feature in draft.schema.item.inputs if feature.is_text} | set(like.names[:1])
-        return blocks(items, rows=BLOCK_ROWS, types=dict.fromkeys(text, pa.string())), total  # "007" stays text
+        types = dict.fromkeys(text, pa.string())  # "007" is no number
+        return blocks(items, rows=BLOCK_ROWS, features=draft.schema.item.inputs, types=types), total
     if draft.has(ITEMS):
         return live_items(draft), pq.read_metadata(draft.file(ITEMS)).num_rows
     prepared = draft.folder / TRAINING / ITEMS

@@ -69,7 +69,8 @@ def add_items(draft: Draft, items: Path) -> Change:
     }
     tower = open_tower(draft, "item")
     tables, vectors = [], []
-    for block in blocks(items, rows=BLOCK_ROWS, types={**types, like.names[0]: pa.string()}):
+    types[like.names[0]] = pa.string()
+    for block in blocks(items, rows=BLOCK_ROWS, features=schema.item.inputs, types=types):
         table = as_catalog(block, schema.item, like=like, source=items)
         tables.append(table)
         vectors.append(embed_items(tower, table))

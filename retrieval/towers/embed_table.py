@@ -15,7 +15,7 @@ from retrieval.common.arrays import Vectors
 from retrieval.common.console import progress
 from retrieval.common.errors import DataError, QueryError
 from retrieval.common.files import atomic_write
-from retrieval.features.kinds import texts
+from retrieval.features.columns import words
 from retrieval.features.schema import Side
 from retrieval.features.tables import blocks
 from retrieval.towers.tower import Tower, open_tower
@@ -36,7 +36,7 @@ def embed_file(folder: Path, *, side: Side, source: Path, output: Path) -> int:
         tower = open_tower(bundle, side)
         ids = ITEMS if side == "item" else USERS
         id_name = pq.read_schema(bundle.file(ids)).names[0] if bundle.has(ids) else None
-    types = {f.name: pa.string() if f.is_text else pa.float64() for f in tower.inputs if f.kind != "vector"}
+    types = {feature.name: pa.float64() for feature in tower.inputs if feature.kind == "number"}
     if id_name is not None:
         types.setdefault(id_name, pa.string())
     if output.parent.is_file() or not output.parent.exists():
@@ -50,7 +50,7 @@ def _embedded(tower: Tower, source: Path, types: dict[str, Any], id_name: str | 
     total = 0
     if source.suffix == ".parquet" and source.is_file():
         total = pq.read_metadata(source).num_rows
-    found = blocks(source, rows=BLOCK_ROWS, types=types)
+    found = blocks(source, rows=BLOCK_ROWS, features=tower.inputs, types=types)
     names = {feature.name for feature in tower.inputs}
     for block in progress(found, label="Embedding", total=total, size=BLOCK_ROWS) if total else found:
         if not names & set(block.column_names):
@@ -71,7 +71,7 @@ def _write(path: Path, suffix: str, embedded: Iterator[tuple[Any, Vectors]], dim
         count = 0
         with path.open("w", encoding="utf-8") as file:
             for column, vectors in embedded:
-                for value, vector in zip(texts(column.combine_chunks()).to_pylist(), vectors, strict=True):
+                for value, vector in zip(words(column.combine_chunks()).to_pylist(), vectors, strict=True):
                     numbers = [float(str(number)) for number in vector]
                     file.write(json.dumps({"id": value, "embedding": numbers}, ensure_ascii=False) + "\n")
                 count += len(vectors)
@@ -81,7 +81,7 @@ def _write(path: Path, suffix: str, embedded: Iterator[tuple[Any, Vectors]], dim
     with pq.ParquetWriter(path, schema) as writer:
         for column, vectors in embedded:
             lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
-            writer.write_table(pa.table([texts(column.combine_chunks()), lists], schema=schema))
+            writer.write_table(pa.table([words(column.combine_chunks()), lists], schema=schema))
             count += len(vectors)
     return count
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from retrieval.catalog.items import json_lines
 from retrieval.common.errors import QueryError
-from retrieval.features.kinds import text_of, texts
+from retrieval.features.columns import texts
 from retrieval.features.records import batch_of, batch_of_table
 from retrieval.features.schema import Feature
+from retrieval.features.text import text_of
 
 AGE = Feature(name="age", kind="number")
 JOB = Feature(name="job", kind="category")

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 from retrieval.common.errors import ConfigError, DataError
 from retrieval.features.schema import Feature
+from retrieval.features.tables import Table, read_table
 from train.cli.data import init
 from train.config.load import load
 from train.data.dataset import prepare
-from train.data.tables import Table, read
 from train.setup.infer import by_name, feature_of, tokens
 from train.setup.init import write_config
 
@@ -150,13 +151,13 @@ def test_columns_are_what_they_look_like(tmp_path: Path, values: list[str], kind
     path.write_text(
         "row,column\n" + "".join(f'{row},"{value}"\n' if value else f"{row},\n" for row, value in enumerate(values))
     )
-    found = feature_of(read(path), "column").feature
+    found = feature_of(read_table(path), "column").feature
     assert (found.kind if found is not None else None) == kind
 
 
 def test_typed_columns_are_what_they_are() -> None:
     table = Table(
-        pl.DataFrame(
+        pa.table(
             {
                 "tags": [["a"], ["b", "a"]],
                 "poster": [[0.1, 0.2], [0.3, 0.4]],

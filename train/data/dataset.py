@@ -13,12 +13,13 @@ import polars as pl
 from retrieval.bundle import layout
 from retrieval.common.console import note
 from retrieval.common.errors import DataError
+from retrieval.features.tables import read_table
 from train.config.components import fits_values
 from train.config.load import Config
 from train.data import entities, splits
 from train.data.impressions import match_to_choices
 from train.data.order_test import OrderTest, run_order_test
-from train.data.tables import read, write
+from train.data.tables import write
 from train.features import preprocess as preprocessing
 from train.features.preprocess import Preprocess
 
@@ -89,7 +90,7 @@ def prepare(config: Config, *, order_test: OrderTest | None = None) -> Dataset:
     Raises DataError that names file, column and row of what cannot be used.
     """
     data = config.data
-    table = read(config.table(data.interactions))
+    table = read_table(config.table(data.interactions))
     raw = entities.interactions(table, config)
     items = entities.entities(config, "item", seen=raw.get_column("item"))
     users = entities.entities(config, "user", seen=raw.get_column("user"))

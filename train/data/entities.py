@@ -6,38 +6,39 @@ import polars as pl
 
 from retrieval.common.console import note
 from retrieval.common.errors import DataError, nearest
+from retrieval.features.columns import flags, ids, numbers, times
 from retrieval.features.schema import Feature, Side
+from retrieval.features.tables import Table, read_table
 from train.config.load import Config
-from train.data.column_types import flags, ids, numbers, times
-from train.data.tables import Table, read
-from train.features.kinds import KINDS
+from train.data.tables import series
 
 
 def interactions(table: Table, config: Config) -> pl.DataFrame:
     """The columns that are used, checked: user and item (String), value, time, negative, and split if one says it."""
     data = config.data
+    size = table.table.num_rows
     columns = []
     for side, name in (("user", data.user), ("item", data.item)):
-        series = table.column(name, what=f"data.{side}")
-        columns.append(ids(series, where=f'{table.path}: column "{name}"', text=table.text).alias(side))
-    size = table.frame.height
+        column = table.column(name, what=f"data.{side}")
+        columns.append(series(ids(column, where=f'{table.path}: column "{name}"', text=table.text), side))
     if data.value is None:
         columns.append(pl.repeat(None, size, dtype=pl.Float32, eager=True).alias("value"))
     else:
         values = numbers(table.column(data.value, what="data.value"), where=f'{table.path}: column "{data.value}"')
-        columns.append(values.cast(pl.Float32).alias("value"))
+        columns.append(series(values, "value").cast(pl.Float32))
     if data.time is None:
         columns.append(pl.repeat(None, size, dtype=pl.Int64, eager=True).alias("time"))
     else:
-        series = table.column(data.time, what="data.time")
-        columns.append(times(series, where=f'{table.path}: column "{data.time}"').alias("time"))
+        moments = times(table.column(data.time, what="data.time"), where=f'{table.path}: column "{data.time}"')
+        columns.append(series(moments, "time"))
     if data.negative is None:
         columns.append(pl.repeat(False, size, dtype=pl.Boolean, eager=True).alias("negative"))
     else:
         where = f'{table.path}: column "{data.negative}"'
-        columns.append(flags(table.column(data.negative, what="data.negative"), where=where).alias("negative"))
+        marks = flags(table.column(data.negative, what="data.negative"), where=where)
+        columns.append(series(marks, "negative").fill_null(False))
     if config.split.kind == "column":
-        columns.append(table.column(config.split.column, what="split.column").alias("split"))
+        columns.append(series(table.column(config.split.column, what="split.column"), "split"))
     frame = pl.DataFrame(columns)
     incomplete = frame.get_column("user").is_null() | frame.get_column("item").is_null()
     if incomplete.any():
@@ -62,7 +63,7 @@ def entities(config: Config, side: Side, *, seen: pl.Series) -> pl.DataFrame:
                     f"set data.{side}s, or drop the feature"
                 )
         return distinct.to_frame()
-    table = read(config.table(name))
+    table = read_table(config.table(name))
     frame = _columns(table, config, side, key, features)
     new = distinct.filter(~distinct.is_in(frame.get_column(key).implode()))
     if len(new):
@@ -75,19 +76,19 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
     data = config.data
     own = (data.users_id if side == "user" else data.items_id) or key
     what = f"data.{side}" if own == key else f"data.{side}s_id"
-    names = ids(table.column(own, what=what), where=f'{table.path}: column "{own}"', text=table.text)
+    names = series(ids(table.column(own, what=what), where=f'{table.path}: column "{own}"', text=table.text), key)
     repeated = names.filter(names.is_duplicated() & names.is_not_null())
     if len(repeated):
         raise DataError(
             f'{table.path}: {side} id "{repeated[0]}" occurs more than once ({repeated.n_unique():,} such ids); '
             "keep one row an id"
         )
-    columns = {key: names.alias(key)}
+    columns = {key: names}
     title = data.title if side == "item" else None
     if title is not None and title != key:
         if title not in table.columns:
             raise DataError(f'{table.path}: no column "{title}" (data.title){nearest(title, table.columns)}')
-        columns[title] = _other(table.typed(title))
+        columns[title] = _other(table, title)
     for feature in features:
         if feature.name == key:
             continue
@@ -96,11 +97,13 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
                 f'{config.source}: {side} feature "{feature.name}" is not a column of {table.path}'
                 f"{nearest(feature.name, table.columns)}"
             )
-        columns[feature.name] = KINDS[feature.kind].prepare(feature, table)
+        where = f'{table.path}: column "{feature.name}"'
+        column = feature.type.convert(feature, table.table.column(feature.name), where=where)
+        columns[feature.name] = series(column, feature.name)
     history = config.history.name if side == "user" and config.history is not None else None
     for other in table.columns:
         if other not in columns and other not in (own, history):
-            columns[other] = _other(table.typed(other))
+            columns[other] = _other(table, other)
     first = [key, *([title] if title is not None and title != key else [])]
     rest = [name for name in table.columns if name in columns and name not in first]
     frame = pl.DataFrame([columns[name] for name in [*first, *rest]])
@@ -110,10 +113,9 @@ def _columns(table: Table, config: Config, side: Side, key: str, features: Seque
     return frame
 
 
-def _other(series: pl.Series) -> pl.Series:
+def _other(table: Table, name: str) -> pl.Series:
     """A column that is only shown and filtered by: as it is, if Parquet can hold it."""
-    if series.dtype == pl.Null or isinstance(series.dtype, pl.Categorical | pl.Enum):
-        return series.cast(pl.String)
-    if isinstance(series.dtype, pl.Object):
-        return series.map_elements(str, return_dtype=pl.String)
-    return series
+    column = series(table.typed(name), name)
+    if column.dtype == pl.Null or isinstance(column.dtype, pl.Categorical | pl.Enum):
+        return column.cast(pl.String)
+    return column

@@ -17,11 +17,9 @@ from einops import rearrange
 from scipy import sparse
 from torch import Tensor, nn
 
-from retrieval.common.errors import DataError
 from retrieval.features.schema import Feature
 from retrieval.features.vocabulary import FIRST, MISSING, UNKNOWN, Vocabulary
-from train.data.column_types import are_words, lists, numbers, vectors, words
-from train.data.tables import Table
+from train.data.tables import words
 
 Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = npt.NDArray[np.int64]
@@ -49,15 +47,6 @@ class TrainedKind(ABC):
     """A kind of feature in training and export."""
 
     name: ClassVar[str]
-
-    def prepare(self, feature: Feature, table: Table) -> pl.Series:
-        """The column of a user's table, with the type that its values have. Raises DataError that names the row."""
-        series, where = table.frame.get_column(feature.name), f'{table.path}: column "{feature.name}"'
-        if isinstance(series.dtype, pl.List | pl.Array):
-            raise DataError(f'{where}: the column is of type {series.dtype}; a list is kind "categories" or "vector"')
-        if not are_words(series.dtype):
-            raise DataError(f"{where}: the column is of type {series.dtype}, expected text or whole numbers")
-        return words(series, text=table.text)
 
     def fit(self, feature: Feature, column: pl.Series, *, where: str) -> Fitted:  # noqa: ARG002
         """What the encoding needs to know of the training rows. column: As prepared, one value for each row."""
@@ -92,10 +81,6 @@ class Number(TrainedKind):
     """Standardised in the tower, which also reads whether it is missing."""
 
     name = "number"
-
-    def prepare(self, feature: Feature, table: Table) -> pl.Series:
-        typed = table.typed(feature.name)
-        return typed if typed.dtype.is_integer() else numbers(typed, where=f'{table.path}: column "{feature.name}"')
 
     def fit(self, feature: Feature, column: pl.Series, *, where: str) -> Scaler:  # noqa: ARG002
         return fit_scaler(column)
@@ -209,10 +194,6 @@ class Categories(Category):
 
     name = "categories"
 
-    def prepare(self, feature: Feature, table: Table) -> pl.Series:
-        where = f'{table.path}: column "{feature.name}"'
-        return lists(table.frame.get_column(feature.name), separator=feature.separator, where=where)
-
     def fit(self, feature: Feature, column: pl.Series, *, where: str) -> Fitted:  # noqa: ARG002
         return Vocabulary(_by_count(column.explode()), where=where)
 
@@ -258,11 +239,6 @@ class Vector(TrainedKind):
     """Scaled to unit length in the tower."""
 
     name = "vector"
-
-    def prepare(self, feature: Feature, table: Table) -> pl.Series:
-        assert feature.size is not None
-        where = f'{table.path}: column "{feature.name}"'
-        return vectors(table.frame.get_column(feature.name), size=feature.size, where=where)
 
     def encode(self, feature: Feature, fitted: Fitted, values: Array) -> Array:  # noqa: ARG002
         return np.asarray(values, np.float32)

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from retrieval.common.errors import DataError
+from retrieval.features.columns import ids, is_text, times
 from retrieval.features.schema import Feature
-from train.data.column_types import ids, times
-from train.data.tables import Table
+from retrieval.features.tables import Table
+from train.data.tables import series
 
 # Words of a column's name that tell its role, best first.
 USER_WORDS: Final = ("user", "customer", "member", "person", "visitor", "client", "reader", "viewer", "account", "uid")
@@ -81,7 +83,7 @@ def share(mask: pl.Series) -> float:
 def id_series(table: Table, name: str) -> pl.Series | None:
     """A column as ids; None if it cannot be one: it has empty or unusable values, or fractions."""
     try:
-        found = ids(table.frame.get_column(name), where=name, text=table.text)
+        found = series(ids(table.table.column(name), where=name, text=table.text), name)
     except DataError:
         return None
     return None if found.str.contains(r"^-?\d+\.\d*[1-9]").any() else found
@@ -103,29 +105,30 @@ def key_of(table: Table, wanted: pl.Series, *, words: Sequence[str]) -> str | No
 
 def is_time(table: Table, name: str) -> bool:
     """Whether every value is a number, a date or an ISO time."""
-    series = table.frame.get_column(name)
-    try:
-        return bool(times(series, where=name).is_not_null().any())
-    except DataError:
-        return False
+    return _has_times(table.table.column(name))
 
 
-def is_date_text(series: pl.Series) -> bool:
-    if series.dtype in (pl.Date, pl.Datetime):
+def is_date(table: Table, name: str) -> bool:
+    """Whether every value is a date or an ISO time."""
+    column = table.typed(name)
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         return True
-    if series.dtype != pl.String:
-        return False
+    return is_text(column.type) and _has_times(column)
+
+
+def _has_times(column: Any) -> bool:
     try:
-        return bool(times(series, where="").is_not_null().any())
+        found = times(column, where="")
     except DataError:
         return False
+    return bool(found.null_count < len(found))
 
 
 def feature_of(table: Table, name: str) -> Guess:
     """What kind of feature a column of users or items makes, if any."""
-    series = table.typed(name)
-    known = series.drop_nulls()
-    missing = 1 - len(known) / len(series)
+    column = series(table.typed(name), name)
+    known = column.drop_nulls()
+    missing = 1 - len(known) / len(column)
     gaps = f", {missing:.0%} missing" if missing >= 0.005 else ""
 
     def leave(why: str) -> Guess:
@@ -136,20 +139,20 @@ def feature_of(table: Table, name: str) -> Guess:
 
     if known.is_empty():
         return leave("no value")
-    if isinstance(series.dtype, pl.List | pl.Array):
+    if isinstance(column.dtype, pl.List | pl.Array):
         return _list_feature(name, known, take, leave)
-    if series.dtype.is_numeric() and not set(tokens(name)) & set(CODE_WORDS):
+    if column.dtype.is_numeric() and not set(tokens(name)) & set(CODE_WORDS):
         if known.n_unique() == 1:
             return leave("one value only")
         values = known.cast(pl.Float64).to_numpy()
         return take(Feature(name=name, kind="number"), f"{values.min():g} to {values.max():g}")
-    if series.dtype == pl.Boolean:
+    if column.dtype == pl.Boolean:
         return take(Feature(name=name, kind="category"), "true or false")
-    if is_date_text(series):
+    if is_date(table, name):
         return leave("dates; make a number of them, a year for example")
-    if series.dtype in (pl.String, pl.Categorical, pl.Enum) or series.dtype.is_integer():
+    if column.dtype in (pl.String, pl.Categorical, pl.Enum) or column.dtype.is_integer():
         return _text_feature(name, known.cast(pl.String), take, leave)
-    return leave(f"of type {series.dtype}")
+    return leave(f"of type {column.dtype}")
 
 
 def _list_feature(name: str, known: pl.Series, take: _Take, leave: _Leave) -> Guess:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
 
 from retrieval.bundle.layout import SPLITS
 from retrieval.common.errors import ConfigError, DataError
+from retrieval.features.columns import ids, is_number, is_text
 from retrieval.features.schema import SIDES, Feature, Side
+from retrieval.features.tables import Table, read_table
 from train.config.load import load
 from train.config.render import render
-from train.data.column_types import ids
 from train.data.dataset import Dataset, prepare
-from train.data.tables import Table, read
+from train.data.tables import series
 from train.setup import infer
 
 HISTORY_NAMES: Final = ("history", "past_items", "user_history")
@@ -52,8 +54,11 @@ def write_config(
     """
     if out.exists() and not force:
         raise ConfigError(f"{out}: already there; --force replaces it, or name another file by -o")
-    table = read(interactions)
-    tables: dict[Side, Table | None] = {"user": read(users) if users else None, "item": read(items) if items else None}
+    table = read_table(interactions)
+    tables: dict[Side, Table | None] = {
+        "user": read_table(users) if users else None,
+        "item": read_table(items) if items else None,
+    }
     keys = _keys(table, tables, columns or {})
     data = _data(table, tables, keys, out)
     found: dict[Side, list[infer.Guess]] = {
@@ -139,7 +144,7 @@ def _key(table: Table, own: Table | None, side: Side, candidates: Sequence[str],
         return best[1]
     if by_name:
         where = f'{table.path}: column "{candidates[0]}"'
-        ids(table.frame.get_column(candidates[0]), where=where, text=table.text)  # says the row, if it is a row
+        ids(table.table.column(candidates[0]), where=where, text=table.text)  # says the row, if it is a row
         raise DataError(f"{where} has fractions, which are no ids; write the config by hand if another column has them")
     names = ", ".join(f'"{name}"' for name in table.columns)
     raise DataError(
@@ -178,25 +183,25 @@ def _data(table: Table, tables: dict[Side, Table | None], keys: dict[Side, _Key]
             data[f"{side}s_id"] = key.own
     rest = [name for name in table.columns if name not in (data["user"], data["item"])]
     time = infer.by_name([name for name in rest if infer.is_time(table, name)], infer.TIME_WORDS) or next(
-        (name for name in rest if infer.is_date_text(table.typed(name))), None
+        (name for name in rest if infer.is_date(table, name)), None
     )
     if time is not None:
         data["time"] = time
         rest.remove(time)
-    value = infer.by_name([name for name in rest if table.typed(name).dtype.is_numeric()], infer.VALUE_WORDS)
+    value = infer.by_name([name for name in rest if is_number(table.typed(name).type)], infer.VALUE_WORDS)
     if value is not None:
         data["value"] = value
     items = tables["item"]
     if items is not None:
-        texts = [
-            name
-            for name in items.columns
-            if name != keys["item"].own and items.typed(name).dtype in (pl.String, pl.Categorical, pl.Enum)
-        ]
+        texts = [name for name in items.columns if name != keys["item"].own and _is_text(items.typed(name).type)]
         title = infer.by_name(texts, infer.TITLE_WORDS)
         if title is not None:
             data["title"] = title
     return data
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return is_text(kind) or pa.types.is_dictionary(kind)
 
 
 def _features(table: Table | None, *, keys: dict[Side, _Key], side: Side, title: str | None) -> list[infer.Guess]:
@@ -228,8 +233,10 @@ def _heading(left_out: Sequence[infer.Guess], unused: Sequence[str]) -> str:
 def _split(table: Table, user: str) -> dict[str, Any]:
     """The last of each user, as long as users have more than a few; else at random. A column that says it decides."""
     for name in table.columns:
-        series = table.frame.get_column(name)
-        if series.dtype == pl.String and set(series.str.to_lowercase().unique()) <= {*SPLITS} and series.n_unique() > 1:
+        if not is_text(table.table.column(name).type):
+            continue
+        values = series(table.table.column(name))
+        if set(values.str.to_lowercase().unique()) <= {*SPLITS} and values.n_unique() > 1:
             return {"kind": "column", "column": name}
     found = infer.id_series(table, user)
     assert found is not None

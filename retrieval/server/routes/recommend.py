@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.features.kinds import text_of
+from retrieval.features.text import text_of
 from retrieval.retriever import Answer, Hit, Query
 from retrieval.server.errors import RequestError
 from retrieval.server.messages import (

@@ -183,7 +183,7 @@ def test_columns_that_an_added_item_lacks_are_missing_and_further_ones_left_out(
         ('{"item_id": null}', "an id is empty"),
         ('{"item_id": "a\\u0000b"}', "NUL"),
         ('{"item_id": "a", "year": "soon"}', "year"),
-        ("", "no rows"),
+        ("", "the table is empty"),
         ("{", "line 1"),
     ],
 )
