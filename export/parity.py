@@ -33,13 +33,19 @@ import sys
 import numpy as np
 import onnxruntime as ort
 
+TYPES = {
+    "tensor(string)": object,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+}
 for path in sys.argv[1:]:
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     for width in (0, 3):
         feed = {}
         for put in session.get_inputs():
             shape = [axis if isinstance(axis, int) else width for axis in put.shape]
-            dtype = {"tensor(string)": object, "tensor(float)": np.float32, "tensor(int64)": np.int64}[put.type]
+            dtype = TYPES[put.type]
             if put.name != "k":
                 shape[0] = 0
             feed[put.name] = np.zeros(shape, dtype)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 BLOCK: Final = 256  # rows a call: memory grows with rows times list length (5,000 x 50 in one call takes 2 GB)
-ONNX_TYPES: Final = {"float32": "tensor(float)", "string": "tensor(string)"}
+ONNX_TYPES: Final = {"float32": "tensor(float)", "float64": "tensor(double)", "string": "tensor(string)"}
 
 
 class Tower:
