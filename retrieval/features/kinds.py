@@ -4,6 +4,7 @@ One object describes a kind for serving. Its twin for training and export, with 
 `train.features.kinds`. Both are found by their name in the config, so a new kind needs no other change.
 """
 
+import datetime as dt
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -258,9 +259,55 @@ class Vector(FeatureKind):
         return self.stack(feature, values)
 
 
+class Time(FeatureKind):
+    """A moment: seconds since 1970 in UTC, NaN where it is missing. Float32 cannot tell seconds of today apart."""
+
+    name = "time"
+    dtype = "float64"
+
+    def parse(self, feature: "Feature", value: Any) -> float:
+        """value: Seconds, an ISO 8601 date or time (in UTC unless it has a zone), or a date or datetime object."""
+        if value is None:
+            return math.nan
+        if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, (str, dt.date)):
+            import pyarrow as pa
+
+            seconds: float = self.parse_column(feature, pa.array([value]))[0]
+            return seconds
+        raise TypeError(f"expected a time, found {type(value).__name__}")
+
+    def convert(self, feature: "Feature", column: Any, *, where: str, offset: int = 0) -> Any:  # noqa: ARG002
+        """Numbers, dates and timestamps as they are; text as numbers or timestamps."""
+        import pyarrow as pa
+
+        from retrieval.features import columns
+
+        column = columns.natural(column)
+        if columns.is_text(column.type):
+            return columns.times(column, where=where, offset=offset).cast(pa.timestamp("s"))
+        if columns.is_number(column.type) or pa.types.is_temporal(column.type) or pa.types.is_null(column.type):
+            return column
+        raise DataError(f"{where}: the column holds {columns.type_name(column.type)}, expected times")
+
+    def parse_column(self, feature: "Feature", column: Any) -> Array:
+        import pyarrow as pa
+
+        try:
+            column = self.convert(feature, column, where=f'column "{feature.name}"')
+        except DataError as error:
+            raise QueryError(str(error)) from error
+        scale = 1.0
+        if pa.types.is_temporal(column.type):
+            column, scale = column.cast(pa.timestamp("us")).cast(pa.int64()), 1e6
+        seconds: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / scale
+        return seconds
+
+
 NUMBER: Final = Number()
 KINDS: Final[Mapping[str, FeatureKind]] = {
-    kind.name: kind for kind in (NUMBER, Category(), Categories(), History(), Vector(), Hash())
+    kind.name: kind for kind in (NUMBER, Category(), Categories(), History(), Vector(), Hash(), Time())
 }
 OPTIONS: Final = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.options))
 

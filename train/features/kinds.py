@@ -261,8 +261,74 @@ class Vector(TrainedKind):
         return feature.name
 
 
+class Time(TrainedKind):
+    """Hour of the day and day of the week as sine and cosine, the age as a number, and whether it is missing.
+
+    Encoded as (n, 6) float32. The hour and the day are those of UTC.
+    """
+
+    name = "time"
+    DAY_S: ClassVar = 86_400.0
+    WEEK_S: ClassVar = 604_800.0
+
+    def fit(self, feature: Feature, column: pl.Series, *, where: str) -> Scaler:  # noqa: ARG002
+        return fit_scaler(self._seconds(column))
+
+    @staticmethod
+    def _seconds(column: pl.Series) -> pl.Series:
+        """Seconds since 1970 as Float64."""
+        if column.dtype.is_temporal():
+            return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
+        return column.cast(pl.Float64).fill_nan(None)
+
+    def encode(self, feature: Feature, fitted: Fitted, values: Array) -> Array:  # noqa: ARG002
+        assert isinstance(fitted, Scaler)
+        finite = np.isfinite(values)
+        seconds = np.where(finite, values, 0.0)
+        parts = []
+        for period in (self.DAY_S, self.WEEK_S):
+            turns = seconds / period
+            angle = ((turns - np.floor(turns)) * (2 * np.pi)).astype(np.float32)
+            parts += [np.sin(angle), np.cos(angle)]
+        z = ((seconds - fitted.mean) / fitted.std).clip(-CLAMP_Z, CLAMP_Z)
+        encoded = np.stack([*parts, z], axis=-1) * finite[:, None]  # (n, 5), zeros where missing
+        return np.concatenate([encoded, ~finite[:, None]], axis=1).astype(np.float32)
+
+    def encode_column(self, feature: Feature, fitted: Fitted, column: pl.Series) -> Array:
+        return self.encode(feature, fitted, self._seconds(column).fill_null(float("nan")).to_numpy())
+
+    def embedding(self, feature: Feature, fitted: Fitted, dim: int) -> nn.Module:  # noqa: ARG002
+        return DenseEmbedding(6, dim)
+
+    def graph(self, nodes: Any, feature: Feature, fitted: Fitted) -> str:
+        from onnx import TensorProto
+
+        assert isinstance(fitted, Scaler)
+
+        def double(value: float) -> str:
+            name: str = nodes.constant(value, np.float64)
+            return name
+
+        missing = nodes.add("Or", nodes.add("IsNaN", feature.name), nodes.add("IsInf", feature.name))
+        seconds = nodes.add("Where", missing, double(0.0), feature.name)
+        parts = []
+        for period in (self.DAY_S, self.WEEK_S):
+            turns = nodes.add("Div", seconds, double(period))
+            turn = nodes.add("Sub", turns, nodes.add("Floor", turns))
+            angle = nodes.add("Cast", nodes.add("Mul", turn, double(2 * np.pi)), to=TensorProto.FLOAT)
+            parts += [nodes.add("Sin", angle), nodes.add("Cos", angle)]
+        z = nodes.add("Div", nodes.add("Sub", seconds, double(fitted.mean)), double(fitted.std))
+        parts.append(nodes.add("Cast", nodes.add("Clip", z, double(-CLAMP_Z), double(CLAMP_Z)), to=TensorProto.FLOAT))
+        flag = nodes.add("Cast", missing, to=TensorProto.FLOAT)
+        known = nodes.add("Cast", nodes.add("Not", missing), to=TensorProto.FLOAT)
+        axis = nodes.constant([1])
+        columns = [nodes.add("Unsqueeze", nodes.add("Mul", part, known), axis) for part in parts]
+        encoded: str = nodes.add("Concat", *columns, nodes.add("Unsqueeze", flag, axis), axis=1)
+        return encoded
+
+
 KINDS: Final[Mapping[str, TrainedKind]] = {
-    kind.name: kind for kind in (Number(), Category(), Categories(), History(), Vector(), Hash())
+    kind.name: kind for kind in (Number(), Category(), Categories(), History(), Vector(), Hash(), Time())
 }
 
 
