@@ -11,6 +11,7 @@ Errors name `where` (file and column) and the row, counted from 1 without the he
 before the column, for a table that is read in blocks.
 """
 
+import datetime as dt
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,6 +27,8 @@ from retrieval.features.text import text_of
 
 EXACT_INTEGER: Final = 2**53  # above, a float no longer tells one integer from the next
 BLANK_WORDS: Final = ("", "na", "n/a", "nan", "null", "none")  # a missing number, as spreadsheets and pandas write it
+FIRST_S: Final = 31_536_000  # 1971: a smaller time is a count or a position
+LAST_S: Final = 7_258_118_400  # 2200
 SEPARATOR: Final = "|"  # of a list that is written as text, if the feature names none
 
 _FLOAT: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -299,7 +302,8 @@ def numbers(column: Any, *, where: str, offset: int = 0) -> Any:
             result = _cast(filled, pa.float64())
             if result is None:
                 row, value = _unparsed(filled, pa.float64())
-                raise DataError(f'{where}: row {row + offset} is "{value}", expected a number')
+                hint = "; write 1.25 for 1,25" if "," in value else ""
+                raise DataError(f'{where}: row {row + offset} is "{value}", expected a number{hint}')
     elif is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         result = column.cast(pa.float64(), safe=False)
     else:
@@ -385,8 +389,9 @@ def times(column: Any, *, where: str, offset: int = 0) -> Any:
         offset: Rows of the table before this column.
 
     Returns:
-        An int64 column: a number as it is (fractions cut), a date or a time as seconds since 1970. A time without a
-        zone is in UTC. Null where a value is missing.
+        An int64 column, null where a value is missing. Whole numbers stay as they are. Dates and times become seconds
+        since 1970, in UTC where they name no zone; if one of them has a fraction of a second, all become milli-, micro-
+        or nanoseconds, the coarsest that holds them. Floats with fractions become millionths.
 
     Raises:
         DataError: on a value that is none of these, or beyond int64.
@@ -403,43 +408,52 @@ def times(column: Any, *, where: str, offset: int = 0) -> Any:
             raise DataError(_too_large(where, row + offset, column[row - 1]))
         return result
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _whole_times(column.cast(pa.float64(), safe=False), where=where, offset=offset)
+        return _float_times(column.cast(pa.float64(), safe=False), where=where, offset=offset)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return _epoch_seconds(column)
+        return _epoch(column)
     if not is_text(kind):
         raise DataError(f"{where}: the column holds {type_name(kind)}, expected numbers, dates or ISO text")
     moments = _cast(column, pa.timestamp("us"))
-    return _epoch_seconds(_moments(column, where=where, offset=offset) if moments is None else moments)
+    return _epoch(_moments(column, where=where, offset=offset) if moments is None else moments)
 
 
 def _too_large(where: str, row: int, value: Any) -> str:
     return f"{where}: row {row} is {value}, too large for a time; expected a number below 2^63"
 
 
-def _whole_times(column: Any, *, where: str, offset: int) -> Any:
-    """Floats as int64, fractions cut."""
+def _float_times(column: Any, *, where: str, offset: int) -> Any:
+    """Floats as int64: millionths if one has a fraction, thousandths if millionths are beyond int64."""
     known = pc.if_else(pc.is_nan(column), None, column)
     infinite = pc.is_inf(known)
     if _any(infinite):
         raise DataError(f"{where}: row {_first(infinite, offset)} is infinite, expected a time")
-    large = pc.greater_equal(pc.abs(known), 2.0**63)
-    if _any(large):
-        row = _first(large, 0)
+    largest = pc.max(pc.abs(known)).as_py() or 0.0
+    if largest >= 2.0**63:
+        row = _first(pc.greater_equal(pc.abs(known), 2.0**63), 0)
         raise DataError(_too_large(where, row + offset, known[row - 1]))
-    return pc.floor(known).cast(pa.int64())
+    whole = _all(pc.equal(pc.floor(known), known))
+    scale = 1 if whole else next(scale for scale in (10**6, 10**3, 1) if scale * largest < 2.0**63)
+    return pc.floor(pc.add(pc.multiply(known, float(scale)), 0.5 if scale > 1 else 0.0)).cast(pa.int64())
 
 
-def _epoch_seconds(moments: Any) -> Any:
-    """Dates or timestamps as whole seconds since 1970, rounded down."""
+def _epoch(moments: Any) -> Any:
+    """Dates or timestamps as whole seconds since 1970, or in the coarsest unit that holds them all."""
     if pa.types.is_date(moments.type):
         return moments.cast(pa.timestamp("s")).cast(pa.int64())
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[moments.type.unit]
-    ticks = moments.cast(pa.int64())
-    if per_second == 1:
-        return ticks
-    missing = np.asarray(pc.is_null(ticks).to_numpy(zero_copy_only=False) if ticks.null_count else False)
-    seconds = np.asarray(pc.fill_null(ticks, 0)) // per_second  # Arrow's own division rounds towards zero
-    return pa.array(seconds, pa.int64(), mask=np.broadcast_to(missing, seconds.shape) if ticks.null_count else None)
+    for unit in ("s", "ms", "us"):
+        coarser = _cast(moments, pa.timestamp(unit, moments.type.tz))  # refused if it would cut a fraction
+        if coarser is not None:
+            return coarser.cast(pa.int64())
+    return moments.cast(pa.int64())
+
+
+def date_of(time: float) -> str:
+    """The date of a time that `times` returned, in any of its units; the number itself if it is no time since 1971."""
+    scale = next((scale for scale in (1, 10**3, 10**6) if abs(time) < 10**11 * scale), 10**9)
+    seconds = time / scale
+    if not FIRST_S < seconds < LAST_S:
+        return f"{time:,.0f}"
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).date().isoformat()
 
 
 def _moments(column: Any, *, where: str, offset: int) -> Any:
@@ -464,12 +478,13 @@ def _iso_moments(text: Any) -> Any | None:
         (r"-([0-9])\b", r"-0\1"),
         (r"^([0-9]{4}-[0-9]{2}-[0-9]{2})$", r"\1 00:00"),
         (r"^([0-9-]{10})[Tt]", r"\1 "),
-        (r"(\.[0-9]{6})[0-9]+", r"\1"),
+        (r"(\.[0-9]{9})[0-9]+", r"\1"),
         (r"[Zz]$", "+00:00"),
         (r"( [0-9]{2}:[0-9]{2}[0-9:.]*)$", r"\1+00:00"),
     ):
         text = pc.replace_substring_regex(text, pattern, by)
-    return _cast(text, pa.timestamp("us", "UTC"))
+    fine = _any(pc.match_substring_regex(text, r"\.[0-9]{7}"))  # nanoseconds end in the year 2262
+    return _cast(text, pa.timestamp("ns" if fine else "us", "UTC"))
 
 
 def lists(column: Any, *, separator: str | None, where: str) -> Any:

@@ -3,7 +3,6 @@
 After Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from retrieval.evaluation.cold_users import features_line
 from retrieval.evaluation.held_out import HeldOut
 from retrieval.evaluation.metric_table import MODEL
 from retrieval.evaluation.result import Evaluation
+from retrieval.features.columns import date_of
 
 LIMITS = (
     "Measured offline, on interactions that were recorded: an item that nobody was shown could not be right. Expect "
@@ -110,7 +110,7 @@ def _card(
             [
                 ("Users, items", f"{held.user_count:,}, {held.item_count:,}"),
                 ("Interactions", ", ".join(f"{part} {count:,}" for part, count in held.counts().items())),
-                ("Span", "no times" if span is None else f"{_day(span[0])} to {_day(span[1])}"),
+                ("Span", "no times" if span is None else f"{date_of(span[0])} to {date_of(span[1])}"),
                 ("Fingerprint", f"`{summary.get('fingerprint', 'unknown')}`"),
                 ("Split", split),
             ],
@@ -223,12 +223,3 @@ def _slices(judged: Evaluation, result: Mapping[str, Any]) -> list[str]:
         head = (title, "truths", f"found in {judged.k}", *((rival,) if rival else ()))
         lines += [*_table(head, rows), ""]
     return lines[:-1]
-
-
-def _day(seconds: float) -> str:
-    """The date of epoch seconds; the number itself where it is not a time of day in this era."""
-    try:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds:g}"
-    return moment.date().isoformat() if 1970 < moment.year < 2200 else f"{seconds:g}"
