@@ -31,6 +31,7 @@ FIRST_S: Final = 31_536_000  # 1971: a smaller time is a count or a position
 LAST_S: Final = 7_258_118_400  # 2200
 SEPARATOR: Final = "|"  # of a list that is written as text, if the feature names none
 
+_INT64: Final = pa.int64()
 _FLOAT: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _CODE: Final = r"^[+-]?(0[0-9]|9[3-9][0-9]{17}|[0-9]{20})"  # "007", and whole numbers beyond int64, are no floats
 _WHOLE: Final = r"^(?:-?(0)|(-?[1-9][0-9]*))\.0+$"  # 1.0; in a replacement \1\2 is its whole part
@@ -64,17 +65,14 @@ def type_name(kind: pa.DataType) -> str:
     if is_list(kind):
         return f"lists of {type_name(kind.value_type)}"
     names: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
-        (is_text, "text"),
-        (pa.types.is_dictionary, "text"),
+        (lambda kind: is_text(kind) or pa.types.is_dictionary(kind), "text"),
         (pa.types.is_integer, "whole numbers"),
         (is_number, "numbers"),
         (pa.types.is_boolean, "true and false"),
         (pa.types.is_date, "dates"),
         (pa.types.is_timestamp, "times"),
-        (pa.types.is_struct, "objects"),
-        (pa.types.is_map, "objects"),
-        (pa.types.is_binary, "bytes"),
-        (pa.types.is_large_binary, "bytes"),
+        (pa.types.is_nested, "objects"),
+        (lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind), "bytes"),
         (pa.types.is_duration, "durations"),
     )
     return next((name for test, name in names if test(kind)), str(kind))
@@ -88,7 +86,6 @@ def texts(column: Any) -> Any:
 
     Raises:
         TypeError: if the type is not one that `is_word` accepts.
-
     """
     kind = column.type
     if pa.types.is_string(kind):
@@ -124,7 +121,6 @@ def words(column: Any) -> Any:
 
     Raises:
         TypeError: if the type is not one that `is_word` accepts.
-
     """
     if not is_text(column.type) and not pa.types.is_dictionary(column.type):
         return texts(column)
@@ -153,7 +149,6 @@ def ids(column: Any, *, where: str, text: bool = False, offset: int = 0) -> Any:
 
     Raises:
         DataError: on an empty id, a NUL character, a float too large to be exact, or a type that holds no ids.
-
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -197,7 +192,6 @@ def natural(column: Any) -> Any:
 
     Returns:
         int64, float64, or the column as it is.
-
     """
     if not is_text(column.type) or column.null_count == len(column):
         return column
@@ -237,14 +231,13 @@ def typed_column(column: Any, kind: pa.DataType, *, where: str, offset: int = 0)
 
     Raises:
         DataError: on a value that does not convert.
-
     """
     if column.type == kind or is_list(column.type) or (pa.types.is_null(kind) and is_text(column.type)):
         return column
     if pa.types.is_dictionary(kind):
         return typed_column(column, kind.value_type, where=where, offset=offset)
     if pa.types.is_integer(kind):
-        return integers(column, where=where, offset=offset).cast(kind)
+        return integers(column, where=where, kind=kind, offset=offset)
     if pa.types.is_floating(kind):
         return numbers(column, where=where, offset=offset).cast(kind)
     if pa.types.is_boolean(kind):
@@ -290,7 +283,6 @@ def numbers(column: Any, *, where: str, offset: int = 0) -> Any:
 
     Raises:
         DataError: on text that is not a number, or a type that holds no numbers.
-
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -311,28 +303,27 @@ def numbers(column: Any, *, where: str, offset: int = 0) -> Any:
     return pc.if_else(pc.is_finite(result), result, None)
 
 
-def integers(column: Any, *, where: str, offset: int = 0) -> Any:
-    """A column of whole numbers as int64; 1990.0 is one too, as pandas writes them where some are missing.
+def integers(column: Any, *, where: str, kind: pa.DataType = _INT64, offset: int = 0) -> Any:
+    """A column of whole numbers; 1990.0 is one too, as pandas writes them where some are missing.
+
+    Args:
+        column: Numbers, booleans or text.
+        where: File and column, for errors.
+        kind: The integer type to return.
+        offset: Rows of the table before this column.
 
     Raises:
-        DataError: on any other value.
-
+        DataError: on any other value, or one that `kind` does not hold.
     """
-    kind = column.type
-    if pa.types.is_null(kind) or pa.types.is_integer(kind):
-        result = _cast(column, pa.int64())
-    else:
-        if not is_text(kind):
-            column = texts(numbers(column, where=where, offset=offset))
-        result = _cast(column, pa.int64())
-        if result is not None:
-            return result
-        filled = pc.replace_substring_regex(_filled(column), _WHOLE, r"\1\2")
-        result = _cast(filled, pa.int64())
-        column = filled
+    if not (is_text(column.type) or pa.types.is_integer(column.type)):
+        column = texts(numbers(column, where=where, offset=offset))
+    result = _cast(column, kind)
+    if result is None and is_text(column.type):
+        column = pc.replace_substring_regex(_filled(column), _WHOLE, r"\1\2")
+        result = _cast(column, kind)
     if result is None:
-        row, value = _unparsed(column, pa.int64())
-        raise DataError(f'{where}: row {row + offset} is "{value}", expected a whole number')
+        row, value = _unparsed(column, kind)
+        raise DataError(f'{where}: row {row + offset} is "{value}", expected a whole number ({kind})')
     return result
 
 
@@ -365,7 +356,6 @@ def flags(column: Any, *, where: str, offset: int = 0) -> Any:
 
     Raises:
         DataError: on any other value.
-
     """
     if pa.types.is_boolean(column.type):
         return column
@@ -395,7 +385,6 @@ def times(column: Any, *, where: str, offset: int = 0) -> Any:
 
     Raises:
         DataError: on a value that is none of these, or beyond int64.
-
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -500,7 +489,6 @@ def lists(column: Any, *, separator: str | None, where: str) -> Any:
 
     Raises:
         DataError: if the column holds neither lists nor text with a separator.
-
     """
     column = _one_chunk(column)
     kind = column.type
@@ -542,7 +530,6 @@ def vectors(column: Any, *, size: int, where: str, offset: int = 0) -> Any:
 
     Raises:
         DataError: on another size, or on values that are not numbers.
-
     """
     column = _one_chunk(column)
     kind = column.type
@@ -584,7 +571,6 @@ def feature_column(column: Any, feature: Feature, *, where: str, offset: int = 0
 
     Raises:
         DataError: on a value or a type that the kind does not take.
-
     """
     if feature.kind == "number":
         column = natural(column)

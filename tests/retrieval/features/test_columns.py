@@ -133,6 +133,8 @@ def test_whole_numbers_may_have_a_decimal_point() -> None:
         assert columns.integers(pa.array(values), where="").to_pylist() == [1990, 5, None]
     with pytest.raises(DataError, match=r'w: row 2 is "1990.5", expected a whole number'):
         columns.integers(pa.array([1.0, 1990.5]), where="w")
+    with pytest.raises(DataError, match=r'w: row 2 is "300", expected a whole number \(int8\)'):
+        columns.integers(pa.array([1, 300]), where="w", kind=pa.int8())
 
 
 def test_flags() -> None:
