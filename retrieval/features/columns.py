@@ -11,6 +11,7 @@ Errors name `where` (file and column) and the row, counted from 1 without the he
 before the column, for a table that is read in blocks.
 """
 
+import datetime as dt
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -25,7 +26,10 @@ from retrieval.features.text import text_of
 
 EXACT_INTEGER: Final = 2**53  # above, a float no longer tells one integer from the next
 BLANK_WORDS: Final = ("", "na", "n/a", "nan", "null", "none")  # a missing number, as spreadsheets and pandas write it
+FIRST_S: Final = 31_536_000  # 1971: a smaller time is a count or a position
+LAST_S: Final = 7_258_118_400  # 2200
 
+_INT64: Final = pa.int64()
 _FLOAT: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _CODE: Final = r"^[+-]?(0[0-9]|9[3-9][0-9]{17}|[0-9]{20})"  # "007", and whole numbers beyond int64, are no floats
 _WHOLE: Final = r"^(?:-?(0)|(-?[1-9][0-9]*))\.0+$"  # 1.0; in a replacement \1\2 is its whole part
@@ -59,17 +63,14 @@ def type_name(kind: pa.DataType) -> str:
     if is_list(kind):
         return f"lists of {type_name(kind.value_type)}"
     names: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
-        (is_text, "text"),
-        (pa.types.is_dictionary, "text"),
+        (lambda kind: is_text(kind) or pa.types.is_dictionary(kind), "text"),
         (pa.types.is_integer, "whole numbers"),
         (is_number, "numbers"),
         (pa.types.is_boolean, "true and false"),
         (pa.types.is_date, "dates"),
         (pa.types.is_timestamp, "times"),
-        (pa.types.is_struct, "objects"),
-        (pa.types.is_map, "objects"),
-        (pa.types.is_binary, "bytes"),
-        (pa.types.is_large_binary, "bytes"),
+        (pa.types.is_nested, "objects"),
+        (lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind), "bytes"),
         (pa.types.is_duration, "durations"),
     )
     return next((name for test, name in names if test(kind)), str(kind))
@@ -83,7 +84,6 @@ def texts(column: Any) -> Any:
 
     Raises:
         TypeError: if the type is not one that `is_word` accepts.
-
     """
     kind = column.type
     if pa.types.is_string(kind):
@@ -119,7 +119,6 @@ def words(column: Any) -> Any:
 
     Raises:
         TypeError: if the type is not one that `is_word` accepts.
-
     """
     if not is_text(column.type) and not pa.types.is_dictionary(column.type):
         return texts(column)
@@ -148,7 +147,6 @@ def ids(column: Any, *, where: str, text: bool = False, offset: int = 0) -> Any:
 
     Raises:
         DataError: on an empty id, a NUL character, a float too large to be exact, or a type that holds no ids.
-
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -192,7 +190,6 @@ def natural(column: Any) -> Any:
 
     Returns:
         int64, float64, or the column as it is.
-
     """
     if not is_text(column.type) or column.null_count == len(column):
         return column
@@ -232,14 +229,13 @@ def typed_column(column: Any, kind: pa.DataType, *, where: str, offset: int = 0)
 
     Raises:
         DataError: on a value that does not convert.
-
     """
     if column.type == kind or is_list(column.type) or (pa.types.is_null(kind) and is_text(column.type)):
         return column
     if pa.types.is_dictionary(kind):
         return typed_column(column, kind.value_type, where=where, offset=offset)
     if pa.types.is_integer(kind):
-        return integers(column, where=where, offset=offset).cast(kind)
+        return integers(column, where=where, kind=kind, offset=offset)
     if pa.types.is_floating(kind):
         return numbers(column, where=where, offset=offset).cast(kind)
     if pa.types.is_boolean(kind):
@@ -285,7 +281,6 @@ def numbers(column: Any, *, where: str, offset: int = 0) -> Any:
 
     Raises:
         DataError: on text that is not a number, or a type that holds no numbers.
-
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -297,7 +292,8 @@ def numbers(column: Any, *, where: str, offset: int = 0) -> Any:
             result = _cast(filled, pa.float64())
             if result is None:
                 row, value = _unparsed(filled, pa.float64())
-                raise DataError(f'{where}: row {row + offset} is "{value}", expected a number')
+                hint = "; write 1.25 for 1,25" if "," in value else ""
+                raise DataError(f'{where}: row {row + offset} is "{value}", expected a number{hint}')
     elif is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         result = column.cast(pa.float64(), safe=False)
     else:
@@ -305,28 +301,27 @@ def numbers(column: Any, *, where: str, offset: int = 0) -> Any:
     return pc.if_else(pc.is_finite(result), result, None)
 
 
-def integers(column: Any, *, where: str, offset: int = 0) -> Any:
-    """A column of whole numbers as int64; 1990.0 is one too, as pandas writes them where some are missing.
+def integers(column: Any, *, where: str, kind: pa.DataType = _INT64, offset: int = 0) -> Any:
+    """A column of whole numbers; 1990.0 is one too, as pandas writes them where some are missing.
+
+    Args:
+        column: Numbers, booleans or text.
+        where: File and column, for errors.
+        kind: The integer type to return.
+        offset: Rows of the table before this column.
 
     Raises:
-        DataError: on any other value.
-
+        DataError: on any other value, or one that `kind` does not hold.
     """
-    kind = column.type
-    if pa.types.is_null(kind) or pa.types.is_integer(kind):
-        result = _cast(column, pa.int64())
-    else:
-        if not is_text(kind):
-            column = texts(numbers(column, where=where, offset=offset))
-        result = _cast(column, pa.int64())
-        if result is not None:
-            return result
-        filled = pc.replace_substring_regex(_filled(column), _WHOLE, r"\1\2")
-        result = _cast(filled, pa.int64())
-        column = filled
+    if not (is_text(column.type) or pa.types.is_integer(column.type)):
+        column = texts(numbers(column, where=where, offset=offset))
+    result = _cast(column, kind)
+    if result is None and is_text(column.type):
+        column = pc.replace_substring_regex(_filled(column), _WHOLE, r"\1\2")
+        result = _cast(column, kind)
     if result is None:
-        row, value = _unparsed(column, pa.int64())
-        raise DataError(f'{where}: row {row + offset} is "{value}", expected a whole number')
+        row, value = _unparsed(column, kind)
+        raise DataError(f'{where}: row {row + offset} is "{value}", expected a whole number ({kind})')
     return result
 
 
@@ -359,7 +354,6 @@ def flags(column: Any, *, where: str, offset: int = 0) -> Any:
 
     Raises:
         DataError: on any other value.
-
     """
     if pa.types.is_boolean(column.type):
         return column
@@ -383,12 +377,12 @@ def times(column: Any, *, where: str, offset: int = 0) -> Any:
         offset: Rows of the table before this column.
 
     Returns:
-        An int64 column: a number as it is (fractions cut), a date or a time as seconds since 1970. A time without a
-        zone is in UTC. Null where a value is missing.
+        An int64 column, null where a value is missing. Whole numbers stay as they are. Dates and times become seconds
+        since 1970, in UTC where they name no zone; if one of them has a fraction of a second, all become milli-, micro-
+        or nanoseconds, the coarsest that holds them. Floats with fractions become millionths.
 
     Raises:
         DataError: on a value that is none of these, or beyond int64.
-
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -401,43 +395,52 @@ def times(column: Any, *, where: str, offset: int = 0) -> Any:
             raise DataError(_too_large(where, row + offset, column[row - 1]))
         return result
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _whole_times(column.cast(pa.float64(), safe=False), where=where, offset=offset)
+        return _float_times(column.cast(pa.float64(), safe=False), where=where, offset=offset)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return _epoch_seconds(column)
+        return _epoch(column)
     if not is_text(kind):
         raise DataError(f"{where}: the column holds {type_name(kind)}, expected numbers, dates or ISO text")
     moments = _cast(column, pa.timestamp("us"))
-    return _epoch_seconds(_moments(column, where=where, offset=offset) if moments is None else moments)
+    return _epoch(_moments(column, where=where, offset=offset) if moments is None else moments)
 
 
 def _too_large(where: str, row: int, value: Any) -> str:
     return f"{where}: row {row} is {value}, too large for a time; expected a number below 2^63"
 
 
-def _whole_times(column: Any, *, where: str, offset: int) -> Any:
-    """Floats as int64, fractions cut."""
+def _float_times(column: Any, *, where: str, offset: int) -> Any:
+    """Floats as int64: millionths if one has a fraction, thousandths if millionths are beyond int64."""
     known = pc.if_else(pc.is_nan(column), None, column)
     infinite = pc.is_inf(known)
     if _any(infinite):
         raise DataError(f"{where}: row {_first(infinite, offset)} is infinite, expected a time")
-    large = pc.greater_equal(pc.abs(known), 2.0**63)
-    if _any(large):
-        row = _first(large, 0)
+    largest = pc.max(pc.abs(known)).as_py() or 0.0
+    if largest >= 2.0**63:
+        row = _first(pc.greater_equal(pc.abs(known), 2.0**63), 0)
         raise DataError(_too_large(where, row + offset, known[row - 1]))
-    return pc.floor(known).cast(pa.int64())
+    whole = _all(pc.equal(pc.floor(known), known))
+    scale = 1 if whole else next(scale for scale in (10**6, 10**3, 1) if scale * largest < 2.0**63)
+    return pc.floor(pc.add(pc.multiply(known, float(scale)), 0.5 if scale > 1 else 0.0)).cast(pa.int64())
 
 
-def _epoch_seconds(moments: Any) -> Any:
-    """Dates or timestamps as whole seconds since 1970, rounded down."""
+def _epoch(moments: Any) -> Any:
+    """Dates or timestamps as whole seconds since 1970, or in the coarsest unit that holds them all."""
     if pa.types.is_date(moments.type):
         return moments.cast(pa.timestamp("s")).cast(pa.int64())
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[moments.type.unit]
-    ticks = moments.cast(pa.int64())
-    if per_second == 1:
-        return ticks
-    missing = np.asarray(pc.is_null(ticks).to_numpy(zero_copy_only=False) if ticks.null_count else False)
-    seconds = np.asarray(pc.fill_null(ticks, 0)) // per_second  # Arrow's own division rounds towards zero
-    return pa.array(seconds, pa.int64(), mask=np.broadcast_to(missing, seconds.shape) if ticks.null_count else None)
+    for unit in ("s", "ms", "us"):
+        coarser = _cast(moments, pa.timestamp(unit, moments.type.tz))  # refused if it would cut a fraction
+        if coarser is not None:
+            return coarser.cast(pa.int64())
+    return moments.cast(pa.int64())
+
+
+def date_of(time: float) -> str:
+    """The date of a time that `times` returned, in any of its units; the number itself if it is no time since 1971."""
+    scale = next((scale for scale in (1, 10**3, 10**6) if abs(time) < 10**11 * scale), 10**9)
+    seconds = time / scale
+    if not FIRST_S < seconds < LAST_S:
+        return f"{time:,.0f}"
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).date().isoformat()
 
 
 def _moments(column: Any, *, where: str, offset: int) -> Any:
@@ -462,12 +465,13 @@ def _iso_moments(text: Any) -> Any | None:
         (r"-([0-9])\b", r"-0\1"),
         (r"^([0-9]{4}-[0-9]{2}-[0-9]{2})$", r"\1 00:00"),
         (r"^([0-9-]{10})[Tt]", r"\1 "),
-        (r"(\.[0-9]{6})[0-9]+", r"\1"),
+        (r"(\.[0-9]{9})[0-9]+", r"\1"),
         (r"[Zz]$", "+00:00"),
         (r"( [0-9]{2}:[0-9]{2}[0-9:.]*)$", r"\1+00:00"),
     ):
         text = pc.replace_substring_regex(text, pattern, by)
-    return _cast(text, pa.timestamp("us", "UTC"))
+    fine = _any(pc.match_substring_regex(text, r"\.[0-9]{7}"))  # nanoseconds end in the year 2262
+    return _cast(text, pa.timestamp("ns" if fine else "us", "UTC"))
 
 
 def lists(column: Any, *, separator: str | None, where: str) -> Any:
@@ -483,7 +487,6 @@ def lists(column: Any, *, separator: str | None, where: str) -> Any:
 
     Raises:
         DataError: if the column holds neither lists nor text with a separator.
-
     """
     column = _one_chunk(column)
     kind = column.type
@@ -525,7 +528,6 @@ def vectors(column: Any, *, size: int, where: str, offset: int = 0) -> Any:
 
     Raises:
         DataError: on another size, or on values that are not numbers.
-
     """
     column = _one_chunk(column)
     kind = column.type

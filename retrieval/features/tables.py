@@ -39,7 +39,6 @@ class Table:
         table: The columns.
         path: The file, for errors.
         text: Whether the file has no types (CSV, TSV): every column is text, and an empty cell is null.
-
     """
 
     table: pa.Table
@@ -60,7 +59,6 @@ class Table:
 
         Raises:
             DataError: if there is no such column; the error suggests the nearest name.
-
         """
         if name not in self.columns:
             raise DataError(f'{self.path}: no column "{name}" ({what}){nearest(name, self.columns)}')
@@ -77,7 +75,6 @@ def table_kind(path: Path) -> tuple[str, bool]:
 
     Raises:
         DataError: for any other suffix.
-
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     gzipped = bool(suffixes) and suffixes[-1] == ".gz"
@@ -92,7 +89,6 @@ def read_table(path: Path) -> Table:
 
     Raises:
         DataError: if the file is missing, damaged, of another format, or has no rows or no columns.
-
     """
     with _reading(path) as suffix:
         if suffix == ".parquet":
@@ -125,7 +121,6 @@ def blocks(
 
     Raises:
         DataError: if the file is missing, empty, of another format, or has a value that does not convert.
-
     """
     converted = {feature.name: _with_separator(feature) for feature in features}
     found = False

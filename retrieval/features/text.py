@@ -14,7 +14,6 @@ def text_of(value: Any) -> str:
 
     Raises:
         TypeError: if the value is not text, a number or a boolean.
-
     """
     if isinstance(value, str):
         text = value.strip()

@@ -32,8 +32,9 @@ class Dataset:
 
     config: as it was read, with the length of the history filled in.
     users, items: row i is user or item row i; the id column first, the title next, then in the order of the file.
-    interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null; epoch seconds for
-        dates), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item once.
+    interactions: user (UInt32 row), item (UInt32 row), value (Float32, null), time (Int64, null, by
+        `columns.times`), split (`splits.SplitType`); sorted by user, time, order in the file; a pair of user and item
+        once.
     impressions: user, item (UInt32 rows) of what was shown and not chosen, and choice, the position in `interactions`
         of what the user chose instead (`impressions.match_to_choices`), in the order of the file; empty if the config
         names no column that says it. No part of a history, of the truth or of what is excluded.

@@ -29,6 +29,8 @@ TITLE_WORDS: Final = ("title", "name", "label", "headline")
 CODE_WORDS: Final = ("zip", "postcode", "postal", "code", "id", "phone", "isbn", "sku")
 SEPARATORS: Final = ("|", ";", ",")
 
+_DECIMAL_COMMA: Final = r"^\s*[+-]?\d[\d.]*(,\d+)?\s*$"  # 1,25 and 1.000,5
+
 MOST_CATEGORIES: Final = 0.5  # distinct values a row, above which text is taken as free text
 
 
@@ -172,6 +174,8 @@ def _text_feature(name: str, known: pl.Series, take: _Take, leave: _Leave) -> Gu
     size = _vector_size(known)
     if size is not None:
         return take(Feature(name=name, kind="vector", size=size), f"{size} numbers")
+    if known.str.contains(_DECIMAL_COMMA).all() and known.str.contains(",", literal=True).any():
+        return leave('numbers with a decimal comma, write 1.25 for 1,25; if they are lists, set separator = ","')
     for separator in SEPARATORS:
         parts = known.str.split(separator).explode().str.strip_chars()
         parts = parts.filter(parts != "")

@@ -1,6 +1,5 @@
 """What is in a dataset, as text: sizes, sparsity, span of time, features, the first rows."""
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -9,13 +8,12 @@ import polars as pl
 
 from retrieval.bundle.layout import SPLITS
 from retrieval.common.text_table import text_table
+from retrieval.features.columns import date_of
 from retrieval.features.schema import SIDES, Feature, Side
 from train.data.dataset import Dataset
 from train.setup.infer import share
 
 CELL_WIDTH: Final = 36
-FIRST_DAY_S: Final = 31_536_000  # 1971: a time below is taken as a count or a position, not as a date
-MILLISECONDS: Final = 10**11  # a time above is in milliseconds: as seconds it would be past the year 5000
 
 
 def report(dataset: Dataset, *, rows: int = 5) -> str:
@@ -68,14 +66,7 @@ def _span(times: pl.Series) -> str:
         return "all missing"
     missing = f", {times.null_count() / len(times):.1%} missing" if times.null_count() else ""
     first, last = int(known.to_numpy().min()), int(known.to_numpy().max())
-    return f"{_moment(first)} to {_moment(last)}{missing}"
-
-
-def _moment(time: int) -> str:
-    seconds = time / 1000 if time > MILLISECONDS else float(time)
-    if not FIRST_DAY_S < seconds < MILLISECONDS:
-        return f"{time:,}"
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d")
+    return f"{date_of(first)} to {date_of(last)}{missing}"
 
 
 def _range(series: pl.Series) -> str:

@@ -3,7 +3,6 @@
 After Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from retrieval.evaluation.held_out import HeldOut
 from retrieval.evaluation.metric_table import MODEL
 from retrieval.evaluation.result import Evaluation
 from retrieval.evaluation.table import STAGES
+from retrieval.features.columns import date_of
 
 LIMITS = (
     "The evaluation is offline: an item that was never shown to a user cannot count as relevant. Expect the ranking "
@@ -113,7 +113,7 @@ def _card(
             [
                 ("Users, items", f"{held.user_count:,}, {held.item_count:,}"),
                 ("Interactions", ", ".join(f"{part} {count:,}" for part, count in held.counts().items())),
-                ("Span", "no times" if span is None else f"{_day(span[0])} to {_day(span[1])}"),
+                ("Span", "no times" if span is None else f"{date_of(span[0])} to {date_of(span[1])}"),
                 ("Fingerprint", f"`{summary.get('fingerprint', 'unknown')}`"),
                 ("Split", split),
             ],
@@ -226,12 +226,3 @@ def _slices(evaluation: Evaluation, result: Mapping[str, Any]) -> list[str]:
         head = (title, "held-out", f"recall@{evaluation.k}", *((baseline,) if baseline else ()))
         lines += [*_table(head, rows), ""]
     return lines[:-1]
-
-
-def _day(seconds: float) -> str:
-    """The date of epoch seconds, or the number itself if it is no plausible time."""
-    try:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds:g}"
-    return moment.date().isoformat() if 1970 < moment.year < 2200 else f"{seconds:g}"

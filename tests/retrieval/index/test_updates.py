@@ -174,6 +174,29 @@ def test_columns_that_an_added_item_lacks_are_missing_and_further_ones_left_out(
         assert hit.item == {"title": None, "year": 1999.0, "tags": None, "released": None, "play count": None}
 
 
+def test_an_item_has_the_same_vector_however_a_table_writes_it(tmp_path: Path) -> None:
+    ids = ["3", "i1", "new"]
+    csv = "item_id,year\n 3 ,None\ni1 ,1999.0\nnew, na \n"
+    lines = '{"item_id": 3.0, "year": null}\n{"item_id": "i1", "year": 1999}\n{"item_id": "new", "year": NaN}'
+    typed = pa.table({"item_id": ["3.0", "i1", "new"], "year": ["None", " 1999", "NaN"]})
+    found = []
+    for name in ("new.csv", "new.jsonl", "new.parquet"):
+        source = tmp_path / name
+        if name == "new.parquet":
+            pq.write_table(typed, source)
+        else:
+            source.write_text(csv if name == "new.csv" else lines)
+        folder = write_tiny(tmp_path / f"bundle-{name}")
+        with publishing(folder) as draft:
+            assert add_items(draft, source) == Change(added=2, replaced=1)
+        with Bundle.open(folder) as bundle:
+            index, catalog = open_both(bundle)
+            rows = np.array([catalog.row(name) for name in ids])
+            found.append((index.vectors(rows).tolist(), [catalog.record(int(row)) for row in rows]))
+    assert repr(found[0]) == repr(found[1]) == repr(found[2])
+    assert [record["year"] for record in found[0][1]] == [None, 1999.0, None]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
