@@ -91,13 +91,14 @@ def test_names_without_meaning_are_settled_by_the_values(tmp_path: Path) -> None
     assert (data.user, data.item, data.items_id, data.time) == ("a", "b", "k", None)
 
 
-def test_columns_of_the_interactions_that_nothing_names_are_told(tmp_path: Path) -> None:
+def test_unused_interaction_columns_and_the_next_command_are_shown(tmp_path: Path) -> None:
     rows = [f"{user},{item},{item},{item % 2 == 0},web" for user in range(20) for item in range(6)]
     (tmp_path / "shown.csv").write_text("user,item,t,passed_over,source\n" + "\n".join(rows))
     out = tmp_path / "twotower.toml"
     result = CliRunner().invoke(init, [str(tmp_path / "shown.csv"), "-o", str(out)], catch_exceptions=False)
     assert load(out).data.time == "t"
     assert "Unused interaction columns: passed_over, source." in result.output
+    assert f"Next: twotower inspect {out}, then twotower run {out}" in result.output
     assert "Columns of the interactions that are not used: passed_over, source" in out.read_text(encoding="utf-8")
 
 
