@@ -18,6 +18,7 @@ from retrieval.bundle.layout import ADDED, ADDED_LOOKUP, ITEMS, ITEMS_LOOKUP, RE
 from retrieval.bundle.reader import Bundle
 from retrieval.catalog.record_store import RecordStore
 from retrieval.common.arrays import Mask, Rows
+from retrieval.features.text import text_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +61,11 @@ class Catalog:
         return self._added.record(row - len(self._base))
 
     def row(self, wanted: str) -> int | None:
-        """The row of an id that can be found, or None."""
+        """The row of an id that can be found, or None; spaces around an id are ignored."""
+        row = self._exact_row(wanted)
+        return self._exact_row(text_of(wanted)) if row is None else row
+
+    def _exact_row(self, wanted: str) -> int | None:
         if self._added is not None:
             late = self._added.row(wanted)
             if late is not None:

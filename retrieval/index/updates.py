@@ -24,6 +24,7 @@ from retrieval.catalog.record_store import RecordStore
 from retrieval.common.arrays import Rows
 from retrieval.common.errors import BundleError
 from retrieval.features.tables import blocks
+from retrieval.features.text import text_of
 from retrieval.index.build import (
     BLOCK_ROWS,
     as_catalog,
@@ -90,9 +91,10 @@ def remove_items(draft: Draft, ids: Iterable[str]) -> Change:
     """Remove items by id, and count the unknown ids."""
     base = _base(draft)
     read_facts(base)
-    wanted = list(dict.fromkeys(ids))
+    store = base.load(ITEMS_LOOKUP, RecordStore.open)
+    wanted = list(dict.fromkeys(name if store.row(name) is not None else text_of(name) for name in ids))
     table, gone, vectors = _without(draft, wanted)
-    known = base.load(ITEMS_LOOKUP, RecordStore.open).rows(wanted)
+    known = store.rows(wanted)
     before = _removed(draft)
     removed = np.union1d(before, [row for row in known if row is not None]).astype(np.int64)
     count = len(removed) - len(before) + gone
