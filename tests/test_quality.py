@@ -91,7 +91,7 @@ def test_the_page(quality: ModuleType) -> None:
     assert "| **two towers** | 0.1133 ± 0.0115 | 0.1133 ± 0.0115 | |" in page
     assert "| ease | 0.0500 | 0.0500 | +127% (+127% to +127%) |" in page
     assert "| ease | 0.0500 ± 0.0000 | 0.0500 ± 0.0000 | +132% (" in page  # five splits: .10 once and .12 four times
-    assert "Settings chosen: ease ridge 10." in page
+    assert "Settings chosen on validation: ease ridge 10." in page
     assert "| beauty | 50 | 400 | 0.4000 | 0.3000 | 1.33 | 0.1000 | 4.0 |" in page
     assert "| ml-100k, leave-one-out | ndcg@10 | 3 | 0.0400 | 0.0300 | 0.0200 |" in page
     # Half of the clock was this process's: seconds and throughput of CPU.

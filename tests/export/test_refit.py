@@ -17,7 +17,7 @@ def test_the_card_of_a_refit_says_that_it_is_one(
     measured = json.loads((out / "metrics.json").read_text())
     capsys.readouterr()
     assert run(["train", str(planted), "--out", str(out), "--refit", *quick]) == 0
-    assert "on everything" in capsys.readouterr().err
+    assert "on all interactions" in capsys.readouterr().err
     for precision in ("fp32", "fp16"):
         assert run(["export", str(out), "--precision", precision]) == 0
         card = (out / "MODEL_CARD.md").read_text()

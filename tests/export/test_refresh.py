@@ -24,7 +24,7 @@ from retrieval.index.updates import add_items
 from retrieval.towers.tower import Tower
 from retrieval.verify import verify_bundle
 from tests.support.pairs import DIM, ITEM, ITEMS, Pair, make_pair, sampler, write_training
-from train.ease.ease_towers import ConcatTowers
+from train.ease.ease_towers import ConcatTowers, EaseUserTower
 from train.model.towers import UserTower
 
 NEW: list[dict[str, Any]] = [
@@ -76,7 +76,7 @@ def by_torch(pair: Pair, folder: Path) -> np.ndarray[tuple[int, ...], np.dtype[n
     batch = batch_of(ITEM, [{name: entry[name] for name in entry if name != "title"} for entry in NEW])
     rows = {name: torch.from_numpy(array) for name, array in pair.preprocess.encode("item", batch).items()}
     user = pair.user_tower
-    assert isinstance(user, UserTower)
+    assert isinstance(user, UserTower | EaseUserTower)
     table = user.item_vectors
     position = {**{text: row for row, text in enumerate(ITEMS.ids, start=2)}, "brand-new": len(ITEMS)}
     position["新しい"] = len(ITEMS) + 1

@@ -17,7 +17,8 @@ from train.features.preprocess import Preprocess
 from train.model.build import frequency, pair
 from train.model.two_tower import TwoTower
 
-BEST_NAME: Final = "checkpoint.ckpt"
+TOWERS_NAME: Final = "checkpoint.ckpt"  # the finished towers
+BEST_NAME: Final = "best.ckpt"  # of Lightning, as are the next: weights of the best epoch and state of the last
 LAST_NAME: Final = "last.ckpt"
 VERSION: Final = 4  # counts up where towers compute something else of the same weights
 AVERAGE: Final = "average."  # prefix of the averaged weights in Lightning's checkpoint
@@ -39,13 +40,13 @@ class Trained:
 
 
 def save(work: Path, *, towers: TwoTower | None, ease: EaseTowers | None) -> None:
-    """Write the finished towers in the place of Lightning's checkpoint of the best epoch."""
+    """Write the finished towers, which export reads."""
     content = {
         "version": VERSION,
         "towers": None if towers is None else towers.state_dict(),
         "ease": None if ease is None else ease.state_dict(),
     }
-    torch.save(content, work / BEST_NAME)
+    torch.save(content, work / TOWERS_NAME)
 
 
 def load(folder: Path) -> Trained:
@@ -54,7 +55,7 @@ def load(folder: Path) -> Trained:
     if not training.is_dir():
         raise TrainError(f'{folder}: nothing trained here; run "twotower train CONFIG --out {folder}" first')
     config_json, preprocess_json = _json(training / CONFIG), _json(training / PREPROCESS_NAME)
-    content = _read(training / BEST_NAME)
+    content = _read(training / TOWERS_NAME)
     if content.get("version") != VERSION:
         raise TrainError(
             f"{training} was written by an incompatible version (towers {content.get('version')}, expected {VERSION}); "
@@ -69,7 +70,9 @@ def load(folder: Path) -> Trained:
             if module is not None:
                 module.load_state_dict(content[name])
     except RuntimeError as error:
-        raise TrainError(f"{training / BEST_NAME}: does not match {CONFIG} beside it ({error}); train again") from error
+        raise TrainError(
+            f"{training / TOWERS_NAME}: does not match {CONFIG} beside it ({error}); train again"
+        ) from error
     user_tower, item_tower = combine(towers, ease, weight=config.model.ease.weight)
     return Trained(
         user_tower=user_tower.cpu().float().eval().requires_grad_(requires_grad=False),
@@ -94,12 +97,8 @@ def combine(towers: TwoTower | None, ease: EaseTowers | None, *, weight: float) 
 
 
 def best_weights(work: Path) -> dict[str, torch.Tensor]:
-    """The averaged weights of the best epoch: of Lightning's checkpoint, or of a finished training that was resumed."""
-    content = _read(work / BEST_NAME)
-    if "state_dict" not in content:
-        weights: dict[str, torch.Tensor] = content["towers"]
-        return weights
-    state = content["state_dict"]
+    """The averaged weights of the best epoch, of Lightning's checkpoint."""
+    state = _read(work / BEST_NAME)["state_dict"]
     return {name.removeprefix(AVERAGE): tensor for name, tensor in state.items() if name.startswith(AVERAGE)}
 
 

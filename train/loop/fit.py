@@ -168,7 +168,7 @@ def _report(
         note(f"fitted EASE in {summary['seconds']:.0f} s")
         return
     count = summary["epochs"]
-    kept = f", epoch {summary['best']['epoch']} is the best" if steps else ""
+    kept = f", epoch {summary['best']['epoch']} is the best" if steps else " on all interactions" if refit else ""
     note(f"trained {count} epoch{'' if count == 1 else 's'} in {summary['seconds']:.0f} s{kept}")
     reason = stop_reason(training.epochs, name=name, mode=mode, max_epochs=config.train.epochs)
     if reason and not refit:

@@ -88,7 +88,7 @@ def test_too_many_users_to_validate_are_drawn_and_it_is_said(
     monkeypatch.setattr(datamodule, "VALIDATION_SCORES", 400)  # ten users by forty items
     assert len(module_of(planted).truth.users) == 10
     fit.fit(configs.load(planted, overrides=("model.dim=16", "train.epochs=1")), tmp_path)
-    assert "validation asks 10 of 60 held-out users after each epoch" in capsys.readouterr().err
+    assert "validation ranks for 10 of 60 held-out users" in capsys.readouterr().err
 
 
 def test_of_very_many_users_some_are_validated_block_by_block(tmp_path: Path) -> None:

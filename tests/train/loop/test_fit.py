@@ -134,7 +134,7 @@ def test_a_training_of_another_version_is_neither_exported_as_another_nor_gone_o
     planted: Path, tmp_path: Path
 ) -> None:
     trained(planted, tmp_path, "train.epochs=1")
-    best = tmp_path / "training" / checkpoint.BEST_NAME
+    best = tmp_path / "training" / checkpoint.TOWERS_NAME
     torch.save(read(best) | {"version": checkpoint.VERSION - 1}, best)
     with pytest.raises(TrainError, match=r"incompatible version \(towers 3, expected 4\); run .* again"):
         checkpoint.load(tmp_path)
