@@ -177,10 +177,13 @@ function tensorOf(ort, input, values, start) {
   /** @param {number} row */
   const place = (row) => `record ${start + row + 1}: input "${input.name}"`;
   if (input.shape.length === 1) {
-    const parse = input.dtype === "string" ? textOf : numberOf;
-    const data = values.map((value, row) => parse(value, place(row)));
-    const arrays = { string: Array, float32: Float32Array, float64: Float64Array };
-    return new ort.Tensor(input.dtype, arrays[input.dtype].from(data), [values.length]);
+    if (input.dtype === "string") {
+      const texts = values.map((value, row) => textOf(value, place(row)));
+      return new ort.Tensor("string", texts, [values.length]);
+    }
+    const numbers = values.map((value, row) => numberOf(value, place(row)));
+    const data = input.dtype === "float64" ? Float64Array.from(numbers) : Float32Array.from(numbers);
+    return new ort.Tensor(input.dtype, data, [values.length]);
   }
   const lists = values.map((value, row) => listOf(value, place(row)));
   if (input.dtype === "float32") {
